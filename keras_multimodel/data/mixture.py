@@ -1,0 +1,211 @@
+"""From encoded examples of several tasks to one data set of batches."""
+
+import math
+import zlib
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+_KEYS = {"inputs", "targets"}
+
+
+def encode(dataset: tf.data.Dataset, task, cache: bool = False) -> tf.data.Dataset:
+    """Turns raw examples into the arrays that a task's modality nets read.
+
+    Args:
+        dataset: raw examples `{"inputs": ..., "targets": ...}`, as `kmm.datasets.load` gives them.
+        task: a `Task`; the preprocessors of `task.inputs` and `task.targets` are used. Where there
+            is none, the value stays as it is.
+        cache: whether to keep the encoded examples in memory after the first pass.
+
+    Returns:
+        A data set of encoded examples with the same keys, in the same order.
+
+    Raises:
+        ValueError: the elements are not dicts of `inputs` and `targets`.
+    """
+    _check_elements("dataset", dataset)
+
+    @tf.autograph.experimental.do_not_convert
+    def encode_example(example):
+        return {
+            key: value if net.preprocessor is None else net.preprocessor(value)
+            for key, value, net in (
+                ("inputs", example["inputs"], task.inputs),
+                ("targets", example["targets"], task.targets),
+            )
+        }
+
+    encoded = dataset.map(encode_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return encoded.cache() if cache else encoded
+
+
+def mix(
+    datasets: Mapping[str, tf.data.Dataset],
+    batch_size: int | None = None,
+    shares: Mapping[str, int] | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    steps: int | None = None,
+    buffer_size: int = 8192,
+) -> tf.data.Dataset:
+    """Mixes the data sets of several tasks: each step holds a share of every task.
+
+    An element is `(x, y)`: `x[task]` has `"inputs"`, and `"targets"` where targets are sequences;
+    `y[task]` has the targets. Within a task, examples are padded with 0 to the longest of the step.
+
+    An epoch ends when every example has been seen at least once: after the most steps that a data
+    set needs for one pass. Smaller data sets are repeated meanwhile. Each pass has an order of its
+    own; all of it follows from `seed` and, where one is set, the global seed of TensorFlow.
+
+    Args:
+        datasets: task name -> encoded examples (see `encode`).
+        batch_size: examples in a step, of all tasks together. Split evenly; the first tasks take
+            what remains.
+        shares: task name -> examples in a step, instead of an even split.
+        shuffle: whether to shuffle the examples.
+        seed: of the order.
+        steps: steps in an epoch; needed only where a data set is infinite.
+        buffer_size: the most examples of a task that shuffling holds in memory.
+
+    Returns:
+        A finite `tf.data.Dataset` of known cardinality.
+
+    Raises:
+        ValueError: there is no data set, one is empty or has other elements, or the arguments do
+            not give each task at least one example in a step.
+
+    Example:
+
+    ```python
+    train = kmm.data.mix({"digits": digits, "en_de": pairs}, batch_size=64)
+    model.fit(train, epochs=10)
+    ```
+    """
+    _check_datasets(datasets)
+    shares = _shares(list(datasets), batch_size, shares)
+    sizes = {name: _size(name, dataset, steps) for name, dataset in datasets.items()}
+    if steps is None:
+        steps = max(math.ceil(sizes[name] / share) for name, share in shares.items())
+    elif not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"`steps` must be a positive integer. Received: steps={steps}")
+    parts = {}
+    for name, dataset in datasets.items():
+        if shuffle:
+            buffer = buffer_size if sizes[name] is None else min(buffer_size, sizes[name])
+            task_seed = zlib.crc32(f"{seed} {name}".encode())
+            dataset = dataset.shuffle(buffer, seed=task_seed, reshuffle_each_iteration=True)
+        parts[name] = dataset.repeat().padded_batch(shares[name], drop_remainder=True)
+    mixed = tf.data.Dataset.zip(parts).map(_to_model)
+    return mixed.take(steps).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+
+
+def batch(dataset: tf.data.Dataset, task: str, batch_size: int) -> tf.data.Dataset:
+    """Batches the data set of one task for evaluation: every example once, in order.
+
+    Args:
+        dataset: encoded examples (see `encode`).
+        task: the name of the task.
+        batch_size: examples in a step; the last step may have fewer.
+
+    Returns:
+        A data set of `(x, y)` as in `mix`, with the one task.
+
+    Raises:
+        ValueError: `batch_size` is not a positive integer, or the data set is empty or has other
+            elements.
+    """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be a positive integer. Received: batch_size={batch_size}"
+        )
+    _check_datasets({task: dataset})
+    batches = dataset.padded_batch(batch_size)
+    return batches.map(lambda examples: _to_model({task: examples})).prefetch(2)
+
+
+@tf.autograph.experimental.do_not_convert
+def _to_model(batches):
+    x, y = {}, {}
+    for name, examples in batches.items():
+        x[name] = {"inputs": examples["inputs"]}
+        if examples["targets"].shape.rank > 1:
+            x[name]["targets"] = examples["targets"]
+        y[name] = examples["targets"]
+    return x, y
+
+
+def _check_datasets(datasets):
+    if not isinstance(datasets, Mapping) or not datasets:
+        raise ValueError(
+            f"`datasets` must map at least one task to its data set. Received: datasets={datasets}"
+        )
+    for name, dataset in datasets.items():
+        _check_elements(f"datasets['{name}']", dataset)
+        spec = dataset.element_spec
+        rank = spec["targets"].shape.rank
+        if spec["inputs"].dtype == tf.string or spec["targets"].dtype == tf.string:
+            raise ValueError(
+                f"`datasets['{name}']` must hold arrays: use `kmm.data.encode`. Received: {spec}"
+            )
+        if rank not in (0, 1) or not spec["targets"].dtype.is_integer:
+            raise ValueError(
+                f"`datasets['{name}']` must have targets that are one class or a sequence of ids. "
+                f"Received: targets={spec['targets']}"
+            )
+        if not any(True for _ in dataset.take(1)):
+            raise ValueError(f"`datasets['{name}']` must not be empty. Received: 0 examples")
+
+
+def _check_elements(argument, dataset):
+    if not isinstance(dataset, tf.data.Dataset):
+        raise ValueError(
+            f"`{argument}` must be a tf.data.Dataset. Received: {type(dataset).__name__}"
+        )
+    spec = dataset.element_spec
+    if not isinstance(spec, dict) or set(spec) != _KEYS:
+        received = sorted(spec) if isinstance(spec, dict) else spec
+        raise ValueError(
+            f"`{argument}` must have elements with the keys 'inputs' and 'targets'. "
+            f"Received: {received}"
+        )
+
+
+def _shares(names, batch_size, shares):
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < len(names)):
+        raise ValueError(
+            f"`batch_size` must be an integer, at least one for each of {len(names)} tasks. "
+            f"Received: batch_size={batch_size}"
+        )
+    if shares is None:
+        if batch_size is None:
+            raise ValueError("`batch_size` or `shares` must be given. Received: neither")
+        each, rest = divmod(batch_size, len(names))
+        return {name: each + (index < rest) for index, name in enumerate(names)}
+    if set(shares) != set(names):
+        raise ValueError(
+            f"`shares` must have the tasks of `datasets`: {', '.join(names)}. "
+            f"Received: shares={dict(shares)}"
+        )
+    for name, share in shares.items():
+        if not isinstance(share, int) or share < 1:
+            raise ValueError(
+                f"`shares['{name}']` must be a positive integer. Received: shares={dict(shares)}"
+            )
+    if batch_size not in (None, sum(shares.values())):
+        raise ValueError(
+            f"`batch_size` must be the sum of `shares`, {sum(shares.values())}, or None. "
+            f"Received: batch_size={batch_size}"
+        )
+    return dict(shares)
+
+
+def _size(name, dataset, steps):
+    size = int(dataset.cardinality())
+    if size == tf.data.INFINITE_CARDINALITY and steps is None:
+        raise ValueError(
+            f"`steps` must be given, for `datasets['{name}']` is infinite. Received: steps=None"
+        )
+    if size == tf.data.UNKNOWN_CARDINALITY and steps is None:
+        size = int(dataset.reduce(0, lambda count, _: count + 1))
+    return size if size >= 0 else None
