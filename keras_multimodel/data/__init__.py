@@ -1,3 +1,5 @@
+from keras_multimodel.data.audio import AudioPreprocessor as AudioPreprocessor
+from keras_multimodel.data.audio import WaveformPreprocessor as WaveformPreprocessor
 from keras_multimodel.data.category import CategoryPreprocessor as CategoryPreprocessor
 from keras_multimodel.data.image import ImagePreprocessor as ImagePreprocessor
 from keras_multimodel.data.mixture import batch as batch
