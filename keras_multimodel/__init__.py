@@ -1,0 +1,9 @@
+from keras_multimodel import data as data
+from keras_multimodel import datasets as datasets
+from keras_multimodel import layers as layers
+from keras_multimodel import losses as losses
+from keras_multimodel import metrics as metrics
+from keras_multimodel import models as models
+from keras_multimodel.models import VARIANTS as VARIANTS
+from keras_multimodel.models import MultiModel as MultiModel
+from keras_multimodel.models import Task as Task

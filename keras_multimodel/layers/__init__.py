@@ -1,0 +1,16 @@
+from keras_multimodel.layers.attention import Attention as Attention
+from keras_multimodel.layers.attention_block import AttentionBlock as AttentionBlock
+from keras_multimodel.layers.audio_modality import AudioModality as AudioModality
+from keras_multimodel.layers.category_modality import CategoryModality as CategoryModality
+from keras_multimodel.layers.conv_block import ConvBlock as ConvBlock
+from keras_multimodel.layers.conv_res import ConvRes as ConvRes
+from keras_multimodel.layers.conv_step import ConvStep as ConvStep
+from keras_multimodel.layers.feed_forward import FeedForward as FeedForward
+from keras_multimodel.layers.image_modality import ImageModality as ImageModality
+from keras_multimodel.layers.modality_net import ModalityNet as ModalityNet
+from keras_multimodel.layers.moe_layer import MoELayer as MoELayer
+from keras_multimodel.layers.slicenet_timing_signal import (
+    SliceNetTimingSignal as SliceNetTimingSignal,
+)
+from keras_multimodel.layers.text_modality import TextModality as TextModality
+from keras_multimodel.layers.timing_signal import TimingSignal as TimingSignal

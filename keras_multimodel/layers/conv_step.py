@@ -1,0 +1,101 @@
+"""One step of a convolution block."""
+
+import keras
+from keras import ops
+
+from keras_multimodel.ops.depthwise_conv import depthwise_conv1d
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class ConvStep(keras.layers.Layer):
+    """ReLU, depthwise-separable convolution, layer normalisation.
+
+    Masked positions are zeroed before the convolution, so that padding never reaches a real position.
+
+    Args:
+        filters: output channels.
+        kernel_size: positions that one output sees.
+        dilation_rate: distance between those positions.
+        padding: `"same"`, or `"causal"` where no output may see a later input.
+
+    Call arguments:
+        inputs: `(batch, length, channels)`.
+        mask: boolean `(batch, length)`, True at real positions.
+
+    Returns:
+        `(batch, length, filters)`.
+
+    Raises:
+        ValueError: a size is not a positive integer, or `padding` is unknown.
+
+    Reference:
+        Kaiser et al. 2017, arXiv 1706.05137, section 2.1: `ConvStep(W, x) = LN(SepConv(W, ReLU(x)))`.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        dilation_rate: int = 1,
+        padding: str = "same",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        sizes = {"filters": filters, "kernel_size": kernel_size, "dilation_rate": dilation_rate}
+        for name, value in sizes.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
+        if padding not in ("same", "causal"):
+            raise ValueError(f'`padding` must be "same" or "causal". Received: padding={padding}')
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.dilation_rate = dilation_rate
+        self.padding = padding
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        self.depthwise_kernel = self.add_weight(
+            name="depthwise_kernel",
+            shape=(self.kernel_size, 1, channels, 1),
+            # Fan-in is the kernel size alone: a channel sees only itself.
+            initializer=keras.initializers.RandomNormal(stddev=self.kernel_size**-0.5),
+        )
+        self.pointwise = keras.layers.Dense(
+            self.filters,
+            use_bias=False,
+            kernel_initializer="he_normal",
+            dtype=self.dtype_policy,
+            name="pointwise",
+        )
+        self.pointwise.build((*input_shape[:-1], channels))
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=1e-6, dtype=self.dtype_policy, name="norm"
+        )
+        self.norm.build((*input_shape[:-1], self.filters))
+
+    def call(self, inputs, mask=None):
+        x = ops.relu(inputs)
+        if mask is not None:
+            x = x * ops.cast(mask, x.dtype)[..., None]
+        kernel = ops.cast(self.depthwise_kernel, x.dtype)
+        x = depthwise_conv1d(x, kernel, self.dilation_rate, *self._margins())
+        return self.norm(self.pointwise(x))
+
+    def _margins(self) -> tuple[int, int]:
+        """Returns how many zeros stand before and after the sequence."""
+        total = (self.kernel_size - 1) * self.dilation_rate
+        front = total if self.padding == "causal" else total // 2
+        return front, total - front
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "dilation_rate": self.dilation_rate,
+            "padding": self.padding,
+        }

@@ -1,0 +1,95 @@
+"""What a task minimises by default."""
+
+import keras
+from keras import ops
+
+from keras_multimodel.ops.distribution import num_replicas, replica_sum
+
+
+def position_weights(y_true, mask_id, sample_weight=None):
+    """Returns float32 weights of the shape of `y_true`: 0 at `mask_id`, else 1 or the sample weight.
+
+    Args:
+        y_true: integer ids `(batch, ...)`.
+        mask_id: the id that does not count, or None.
+        sample_weight: `(batch,)` or of the shape of `y_true`, or None.
+    """
+    weights = ops.ones_like(y_true, dtype="float32")
+    if mask_id is not None:
+        weights = ops.cast(ops.not_equal(y_true, mask_id), "float32")
+    if sample_weight is None:
+        return weights
+    sample_weight = ops.cast(sample_weight, "float32")
+    while len(sample_weight.shape) < len(weights.shape):
+        sample_weight = sample_weight[..., None]
+    return weights * sample_weight
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class LabelSmoothedCrossentropy(keras.losses.Loss):
+    """Cross-entropy in nats against smoothed labels, less its minimum, averaged over the real positions of the global batch.
+
+    The soft target is `1 - s` on the label and `s / (V - 1)` on the other `V - 1` ids. Its entropy is subtracted, so that a
+    perfect prediction costs 0. The average is over real positions and not over positions: padding changes nothing, and neither does
+    how a strategy cuts the batch among its replicas.
+
+    Args:
+        label_smoothing: `s`.
+        mask_id: targets equal to it do not count; None if every target does.
+        name: name of the loss.
+
+    Call arguments:
+        y_true: integer labels `(batch,)` or ids `(batch, length)`.
+        y_pred: logits, with one more axis of size `V`.
+        sample_weight: `(batch,)` or of the shape of `y_true`.
+
+    Returns:
+        A scalar; 0 if nothing counts.
+
+    Raises:
+        ValueError: `label_smoothing` is outside [0, 1).
+
+    Reference:
+        Szegedy et al. 2016, arXiv 1512.00567, section 7; the form of the authors' code.
+    """
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.1,
+        mask_id: int | None = None,
+        name: str = "label_smoothed_crossentropy",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(
+                f"`label_smoothing` must be in [0, 1). Received: label_smoothing={label_smoothing}"
+            )
+        self.label_smoothing = label_smoothing
+        self.mask_id = mask_id
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        y_true = ops.convert_to_tensor(y_true)
+        weights = position_weights(y_true, self.mask_id, sample_weight)
+        total = replica_sum(ops.sum(weights)) / num_replicas()
+        return ops.divide_no_nan(ops.sum(self.call(y_true, y_pred) * weights), total)
+
+    def call(self, y_true, y_pred):
+        """Returns the loss of every position, of the shape of `y_true`."""
+        logits = ops.cast(y_pred, "float32")
+        size = logits.shape[-1]
+        hard = ops.sparse_categorical_crossentropy(y_true, logits, from_logits=True)
+        if not self.label_smoothing:
+            return hard
+        low = self.label_smoothing / (size - 1)
+        high = 1.0 - self.label_smoothing
+        # -sum_j log p_j = V * logsumexp(z) - sum_j z_j, so that no one-hot label is needed.
+        everywhere = size * ops.logsumexp(logits, axis=-1) - ops.sum(logits, axis=-1)
+        # Two constants, high * log(high) + (V - 1) * low * log(low): the entropy to subtract.
+        minimum = -high * ops.log(high) - self.label_smoothing * ops.log(low)
+        return (high - low) * hard + low * everywhere - ops.cast(minimum, "float32")
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(label_smoothing=self.label_smoothing, mask_id=self.mask_id)
+        return config

@@ -1,0 +1,98 @@
+"""What a task reports by default: the measures of the paper's Table 2."""
+
+import keras
+from keras import ops
+
+from keras_multimodel.losses import position_weights
+
+
+class _PositionMean(keras.metrics.Mean):
+    """The mean over real positions of `values(y_true, logits)`, which a subclass defines."""
+
+    def __init__(self, name: str, mask_id: int | None = None, dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.mask_id = mask_id
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_true = ops.convert_to_tensor(y_true)
+        weights = position_weights(y_true, self.mask_id, sample_weight)
+        super().update_state(self.values(y_true, ops.cast(y_pred, "float32")), weights)
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype, "mask_id": self.mask_id}
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class LogPerplexity(_PositionMean):
+    """Mean negative log-probability of the targets in nats, without label smoothing.
+
+    Args:
+        name: name of the metric.
+        mask_id: targets equal to it do not count; None if every target does.
+        dtype: dtype of the result.
+
+    Call arguments:
+        y_true: integer labels `(batch,)` or ids `(batch, length)`.
+        y_pred: logits with one more axis.
+        sample_weight: `(batch,)` or of the shape of `y_true`.
+    """
+
+    def __init__(self, name: str = "log_perplexity", mask_id: int | None = None, dtype=None):
+        super().__init__(name, mask_id, dtype)
+
+    def values(self, y_true, logits):
+        return ops.sparse_categorical_crossentropy(y_true, logits, from_logits=True)
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class TokenAccuracy(_PositionMean):
+    """Share of targets that got the highest score.
+
+    Args:
+        name: name of the metric.
+        mask_id: targets equal to it do not count; None if every target does.
+        dtype: dtype of the result.
+
+    Call arguments:
+        y_true: integer labels `(batch,)` or ids `(batch, length)`.
+        y_pred: logits with one more axis.
+        sample_weight: `(batch,)` or of the shape of `y_true`.
+    """
+
+    def __init__(self, name: str = "accuracy", mask_id: int | None = None, dtype=None):
+        super().__init__(name, mask_id, dtype)
+
+    def values(self, y_true, logits):
+        best = ops.argmax(logits, axis=-1)
+        return ops.cast(ops.equal(ops.cast(y_true, best.dtype), best), "float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class TopKAccuracy(_PositionMean):
+    """Share of targets that are among the `k` highest scores.
+
+    Args:
+        k: how many scores count; more than there are classes means all.
+        name: name of the metric, by default `top_{k}_accuracy`.
+        mask_id: targets equal to it do not count; None if every target does.
+        dtype: dtype of the result.
+
+    Call arguments:
+        y_true: integer labels `(batch,)` or ids `(batch, length)`.
+        y_pred: logits with one more axis.
+        sample_weight: `(batch,)` or of the shape of `y_true`.
+    """
+
+    def __init__(
+        self, k: int = 5, name: str | None = None, mask_id: int | None = None, dtype=None
+    ):
+        super().__init__(name or f"top_{k}_accuracy", mask_id, dtype)
+        self.k = k
+
+    def values(self, y_true, logits):
+        best = ops.top_k(logits, min(self.k, logits.shape[-1]), sorted=False)[1]
+        hits = ops.equal(ops.cast(y_true, best.dtype)[..., None], best)
+        return ops.cast(ops.any(hits, axis=-1), "float32")
+
+    def get_config(self):
+        return {**super().get_config(), "k": self.k}

@@ -1,0 +1,66 @@
+"""The decoder."""
+
+import keras
+
+from keras_multimodel.models.blocks import build_block, call_block, call_position_wise
+from keras_multimodel.models.encoder import deserialize_layers
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class Decoder(keras.layers.Layer):
+    """Blocks of causal convolution and attention to the source, with experts in the middle of them.
+
+    Args:
+        blocks: list of lists of causal layers; each is called with the targets and, if its `call` takes one, the source.
+        experts: layer that stands in the middle of the blocks, or None.
+
+    Call arguments:
+        targets: list of `(batch_i, length_i, hidden_dim)`, from the mixer.
+        sources: list of the encoded inputs, `(batch_i, source_length_i, hidden_dim)`.
+        masks: list of boolean `(batch_i, length_i)`.
+        source_masks: list of boolean `(batch_i, source_length_i)`.
+
+    Returns:
+        list of `(batch_i, length_i, hidden_dim)`.
+
+    Reference:
+        Kaiser et al. 2017, arXiv 1706.05137, section 2.4.
+    """
+
+    def __init__(self, blocks, experts=None, **kwargs):
+        super().__init__(**kwargs)
+        self.blocks = [list(block) for block in blocks]
+        self.experts = experts
+
+    def build(self, input_shape):
+        for block in (*sum(self.blocks, []), self.experts):
+            build_block(block, input_shape[0][-1])
+
+    def call(self, targets, sources, masks, source_masks, training=None):
+        x = list(targets)
+        for i, block in enumerate(self.blocks):
+            if i == len(self.blocks) // 2:
+                x = self._route(x, masks, training)
+            for layer in block:
+                x = [
+                    call_block(layer, s, training, mask=mask, source=source, source_mask=source_mask)
+                    for s, mask, source, source_mask in zip(x, masks, sources, source_masks)
+                ]
+        return x
+
+    def _route(self, x, masks, training):
+        return x if self.experts is None else call_position_wise(self.experts, x, masks, training)
+
+    def compute_mask(self, *args, **kwargs):
+        return None  # masks are passed as arguments
+
+    def compute_output_spec(self, targets, sources, masks, source_masks, training=None):
+        return [keras.KerasTensor(x.shape, dtype=self.compute_dtype) for x in targets]
+
+    def get_config(self):
+        layers = {"blocks": self.blocks, "experts": self.experts}
+        return {**super().get_config(), **keras.saving.serialize_keras_object(layers)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**deserialize_layers(config, "blocks", "experts"))

@@ -1,0 +1,69 @@
+"""The encoder."""
+
+import keras
+
+from keras_multimodel.models.blocks import build_block, call_block, call_position_wise
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class Encoder(keras.layers.Layer):
+    """A timing signal, convolution blocks, and experts in the middle of them.
+
+    Several sequences of different length can pass at once: convolutions see them apart, experts all together.
+
+    Args:
+        blocks: layers that map `(batch, length, hidden_dim)` to itself.
+        experts: layer that stands in the middle of the blocks, or None.
+        timing: layer that marks positions, called first, or None.
+
+    Call arguments:
+        inputs: list of `(batch_i, length_i, hidden_dim)`.
+        masks: list of boolean `(batch_i, length_i)`, True at real positions.
+
+    Returns:
+        list of `(batch_i, length_i, hidden_dim)`.
+
+    Reference:
+        Kaiser et al. 2017, arXiv 1706.05137, section 2.4.
+    """
+
+    def __init__(self, blocks, experts=None, timing=None, **kwargs):
+        super().__init__(**kwargs)
+        self.blocks = list(blocks)
+        self.experts = experts
+        self.timing = timing
+
+    def build(self, input_shape):
+        for block in (self.timing, *self.blocks, self.experts):
+            build_block(block, input_shape[0][-1])
+
+    def call(self, inputs, masks, training=None):
+        x = list(inputs) if self.timing is None else [self.timing(s) for s in inputs]
+        middle = len(self.blocks) // 2
+        for block in self.blocks[:middle]:
+            x = [call_block(block, s, training, mask=mask) for s, mask in zip(x, masks)]
+        if self.experts is not None:
+            x = call_position_wise(self.experts, x, masks, training)
+        for block in self.blocks[middle:]:
+            x = [call_block(block, s, training, mask=mask) for s, mask in zip(x, masks)]
+        return x
+
+    def compute_mask(self, *args, **kwargs):
+        return None  # masks are passed as arguments
+
+    def compute_output_spec(self, inputs, masks, training=None):
+        return [keras.KerasTensor(x.shape, dtype=self.compute_dtype) for x in inputs]
+
+    def get_config(self):
+        layers = {"blocks": self.blocks, "experts": self.experts, "timing": self.timing}
+        return {**super().get_config(), **keras.saving.serialize_keras_object(layers)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**deserialize_layers(config, "blocks", "experts", "timing"))
+
+
+def deserialize_layers(config: dict, *names: str) -> dict:
+    """Returns the config with the serialized layers under `names` made layers again."""
+    layers = {name: keras.saving.deserialize_keras_object(config[name]) for name in names}
+    return {**config, **layers}

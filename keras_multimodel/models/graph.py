@@ -1,0 +1,139 @@
+"""The functional graph of a model: modality nets, stacks, body, modality nets."""
+
+import keras
+from keras import ops
+
+from keras_multimodel.models.stacking import Stack, Unstack
+
+
+def input_tensors(tasks) -> dict:
+    """Returns per task its dict of symbolic inputs."""
+    tensors = {}
+    for task in tasks:
+        nets = {"inputs": task.inputs, "targets": task.targets}
+        tensors[task.name] = {
+            key: keras.Input(
+                nets[key].example_shape, dtype=nets[key].example_dtype, name=f"{task.name}_{key}"
+            )
+            for key in task.input_names
+        }
+    return tensors
+
+
+def encode(tasks, stacks, encoder, inputs: dict) -> dict:
+    """Runs input nets and encoder.
+
+    Args:
+        tasks: the tasks.
+        stacks: lists of the names of tasks that pass the encoder together.
+        encoder: the encoder layer.
+        inputs: per task the dict of its input tensors.
+
+    Returns:
+        per task the encoded input `(batch, length, hidden_dim)`, its mask, and the features before they were flattened.
+    """
+    features, sequences, masks = {}, {}, {}
+    for task in tasks:
+        raw = inputs[task.name]["inputs"]
+        x = task.inputs(raw)
+        mask = task.inputs.padding_mask(raw)
+        features[task.name] = x
+        sequences[task.name] = (
+            x if len(x.shape) == 3 else keras.layers.Reshape((-1, x.shape[-1]))(x)
+        )
+        if mask is None:
+            mask = ops.ones_like(sequences[task.name][..., 0], dtype="bool")
+        masks[task.name] = mask
+    encoded = encoder(*_stack_all(stacks, sequences, masks))
+    encoded = _unstack_all(stacks, encoded, sequences)
+    return {task.name: (encoded[task.name], masks[task.name], features[task.name]) for task in tasks}
+
+
+def decode(tasks, stacks, body, inputs: dict, encoded: dict) -> dict:
+    """Runs target nets, mixer and decoder of the tasks that write one id at a time.
+
+    Args:
+        tasks: those tasks.
+        stacks: lists of the names of tasks that pass mixer and decoder together.
+        body: holder of `commands`, `mixer` and `decoder`.
+        inputs: per task the dict of its input tensors, with the ids `(batch, length)` under `"targets"`.
+        encoded: per task the encoded input and its mask, as `encode` returns them.
+
+    Returns:
+        per task the logits `(batch, length, vocabulary_size)`.
+    """
+    if not tasks:
+        return {}
+    sequences, masks = {}, {}
+    for task in tasks:
+        ids = inputs[task.name]["targets"]
+        sequences[task.name] = body.commands[task.name](task.targets(ids))
+        masks[task.name] = task.targets.padding_mask(ids)
+    sources = {task.name: encoded[task.name][0] for task in tasks}
+    source_masks = {task.name: encoded[task.name][1] for task in tasks}
+    x, x_masks = _stack_all(stacks, sequences, masks)
+    source, source_mask = _stack_all(stacks, sources, source_masks)
+    x = body.mixer(x, source, x_masks, source_mask)
+    x = body.decoder(x, source, x_masks, source_mask)
+    x = _unstack_all(stacks, x, sequences)
+    return {
+        task.name: task.targets(x[task.name], mask=masks[task.name], reverse=True)
+        for task in tasks
+    }
+
+
+def classify(tasks, encoded: dict) -> dict:
+    """Returns per task whose targets leave after the encoder its logits `(batch, num_classes)`."""
+    return {
+        task.name: task.targets(
+            encoded[task.name][0],
+            mask=encoded[task.name][1],
+            reverse=True,
+            like=encoded[task.name][2],
+        )
+        for task in tasks
+    }
+
+
+def single_task_models(task, body) -> tuple[keras.Model, keras.Model | None]:
+    """Returns the models that generation runs for one task, all of shared weights.
+
+    Returns:
+        a model from inputs to class logits, and None; or one from inputs to `{"encoded", "mask"}`, and one from `{"targets", "encoded",
+        "mask"}` to logits.
+    """
+    name, stacks = task.name, [[task.name]]
+    inputs = input_tensors([task])
+    encoded = encode([task], stacks, body.encoder, inputs)
+    source = inputs[name]["inputs"]
+    if not task.autoregressive:
+        return keras.Model(source, classify([task], encoded)[name]), None
+    read = keras.Model(source, {"encoded": encoded[name][0], "mask": encoded[name][1]})
+    given = {
+        "targets": keras.Input(
+            task.targets.example_shape, dtype=task.targets.example_dtype, name="targets"
+        ),
+        "encoded": keras.Input((None, body.hidden_dim), dtype=encoded[name][0].dtype, name="encoded"),
+        "mask": keras.Input((None,), dtype="bool", name="mask"),
+    }
+    state = {name: (given["encoded"], given["mask"])}
+    logits = decode([task], stacks, body, {name: {"targets": given["targets"]}}, state)[name]
+    return read, keras.Model(given, logits)
+
+
+def _stack_all(stacks, sequences, masks) -> tuple[list, list]:
+    pairs = [
+        Stack()([sequences[n] for n in names], [masks[n] for n in names])
+        if len(names) > 1
+        else (sequences[names[0]], masks[names[0]])
+        for names in stacks
+    ]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _unstack_all(stacks, stacked, like) -> dict:
+    results = {}
+    for names, x in zip(stacks, stacked):
+        parts = Unstack()(x, [like[n] for n in names]) if len(names) > 1 else [x]
+        results.update(zip(names, parts))
+    return results

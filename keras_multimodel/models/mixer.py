@@ -1,0 +1,90 @@
+"""The mixer, where the input meets what has been written so far."""
+
+import keras
+from keras import ops
+
+from keras_multimodel.models.blocks import build_block, call_block, takes
+from keras_multimodel.models.encoder import deserialize_layers
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class Mixer(keras.layers.Layer):
+    """One attention block and causal convolution blocks.
+
+    Without a block that attends to a source, the encoded input is added position by position, cut or padded to the targets' length,
+    and its mean at every position, as convolutional sequence models did: else the decoder would be a language model.
+
+    Args:
+        attention: layer called with the targets and the source, or None.
+        blocks: causal layers that map `(batch, length, hidden_dim)` to itself.
+
+    Call arguments:
+        targets: list of `(batch_i, length_i, hidden_dim)`, shifted right.
+        sources: list of the encoded inputs, `(batch_i, source_length_i, hidden_dim)`.
+        masks: list of boolean `(batch_i, length_i)`.
+        source_masks: list of boolean `(batch_i, source_length_i)`.
+
+    Returns:
+        list of `(batch_i, length_i, hidden_dim)`.
+
+    Reference:
+        Kaiser et al. 2017, arXiv 1706.05137, section 2.4.
+    """
+
+    def __init__(self, attention=None, blocks=(), **kwargs):
+        super().__init__(**kwargs)
+        self.attention = attention
+        self.blocks = list(blocks)
+        self.reads_source = attention is not None and takes(attention, "source")
+        self.join_norm = None
+        if not self.reads_source:
+            self.join_norm = keras.layers.LayerNormalization(
+                epsilon=1e-6, dtype=self.dtype_policy, name="join_norm"
+            )
+
+    def build(self, input_shape):
+        hidden_dim = input_shape[0][-1]
+        for block in (self.attention, *self.blocks):
+            build_block(block, hidden_dim)
+        if self.join_norm is not None:
+            self.join_norm.build((None, None, hidden_dim))
+
+    def call(self, targets, sources, masks, source_masks, training=None):
+        return [
+            self._mix(*sequence, training)
+            for sequence in zip(targets, sources, masks, source_masks)
+        ]
+
+    def _mix(self, x, source, mask, source_mask, training):
+        if not self.reads_source:
+            x = self.join_norm(x + _aligned(source, source_mask, ops.shape(x)[1]))
+        arguments = {"mask": mask, "source": source, "source_mask": source_mask}
+        if self.attention is not None:
+            x = call_block(self.attention, x, training, **arguments)
+        for block in self.blocks:
+            x = call_block(block, x, training, mask=mask)
+        return x
+
+    def compute_mask(self, *args, **kwargs):
+        return None  # masks are passed as arguments
+
+    def compute_output_spec(self, targets, sources, masks, source_masks, training=None):
+        return [keras.KerasTensor(x.shape, dtype=self.compute_dtype) for x in targets]
+
+    def get_config(self):
+        layers = {"attention": self.attention, "blocks": self.blocks}
+        return {**super().get_config(), **keras.saving.serialize_keras_object(layers)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**deserialize_layers(config, "attention", "blocks"))
+
+
+def _aligned(source, source_mask, length):
+    """Returns the source at each of `length` positions, plus its mean: `(batch, length, hidden_dim)`."""
+    weights = ops.cast(source_mask, source.dtype)[..., None]
+    source = source * weights
+    mean = ops.sum(source, axis=1, keepdims=True) / ops.maximum(
+        ops.sum(weights, axis=1, keepdims=True), 1
+    )
+    return ops.pad(source, [[0, 0], [0, length], [0, 0]])[:, :length] + mean

@@ -1,0 +1,330 @@
+"""The builder: one model for many tasks."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import keras
+
+from keras_multimodel.decoding.generate import TaskGenerator
+from keras_multimodel.layers.attention_block import AttentionBlock
+from keras_multimodel.layers.conv_block import ConvBlock
+from keras_multimodel.layers.moe_layer import MoELayer
+from keras_multimodel.models import checks, graph
+from keras_multimodel.models.body import Body
+from keras_multimodel.models.task import Task, unique_modalities
+from keras_multimodel.models.variants import VARIANTS
+
+_TEMPLATES = ("conv_block", "attention_block", "moe")
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class MultiModel(keras.Model):
+    """One functional model for several tasks, built from blocks that can be swapped.
+
+    Inputs are a dict of dicts: `{task: {"inputs": ..., "targets": ...}}`, with `"targets"` only where the decoder writes them one by
+    one; the model shifts them itself, so that no output sees the target it predicts. Outputs, losses and metrics are dicts keyed by
+    task name.
+
+    Args:
+        tasks: the tasks.
+        hidden_dim: width of the body; every modality net and block has it too.
+        conv_block: template of the convolution blocks, cloned from its config for every position; None for none. In mixer and
+            decoder a `padding` of the config becomes `"causal"`.
+        attention_block: template of the attention blocks; None for none: then the mixer adds the encoded input.
+        moe: template of the experts in the middle of encoder and decoder; None for none.
+        num_encoder_blocks: convolution blocks of the encoder.
+        num_mixer_blocks: convolution blocks of the mixer.
+        num_decoder_blocks: blocks of convolution and attention of the decoder.
+        encoder_stacks: lists of names of tasks whose inputs pass the encoder as one batch, padded to the longest: faster
+            where lengths are similar. By default tasks with the same kind of input.
+        decoder_stacks: the same for the decoder. By default tasks with the same target net.
+        body: the body of another model, to share its weights; templates and numbers of blocks are then not used.
+        **kwargs: `name` and `trainable`, as for every Keras model.
+
+    A block is any layer that maps `(batch, length, hidden_dim)` to itself, called with those of `mask`, `source`, `source_mask`
+    and `training` that its `call` takes. The string `"default"` stands for `ConvBlock(hidden_dim)`, `AttentionBlock(hidden_dim)`
+    and `MoELayer(hidden_dim, num_experts=60)`.
+
+    Example:
+
+    ```python
+    model = keras_multimodel.MultiModel(tasks, hidden_dim=128)
+    model.compile(keras.optimizers.Adam(1e-3, global_clipnorm=2.0))
+    model.fit(keras_multimodel.data.mix(datasets, batch_size=64), epochs=10)
+    ```
+
+    Raises:
+        ValueError: no tasks or two of one name; a modality net or block of another `hidden_dim`; a block that changes the shape, or
+            in the decoder sees later inputs; stacks that do not hold every task once.
+
+    Reference:
+        Kaiser et al. 2017, arXiv 1706.05137.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        hidden_dim: int,
+        conv_block: keras.layers.Layer | str | None = "default",
+        attention_block: keras.layers.Layer | str | None = "default",
+        moe: keras.layers.Layer | str | None = "default",
+        num_encoder_blocks: int = 6,
+        num_mixer_blocks: int = 2,
+        num_decoder_blocks: int = 4,
+        encoder_stacks: Sequence[Sequence[str]] | None = None,
+        decoder_stacks: Sequence[Sequence[str]] | None = None,
+        body: Body | None = None,
+        **kwargs,
+    ):
+        tasks = list(tasks)
+        checks.check_tasks(tasks, hidden_dim)
+        writers = [task for task in tasks if task.autoregressive]
+        encoder_stacks = _stacks("encoder_stacks", encoder_stacks, tasks, lambda t: type(t.inputs))
+        decoder_stacks = _stacks("decoder_stacks", decoder_stacks, writers, lambda t: id(t.targets))
+        if body is None:
+            body = Body(
+                hidden_dim,
+                [task.name for task in writers],
+                conv_block,
+                attention_block,
+                moe,
+                num_encoder_blocks,
+                num_mixer_blocks,
+                num_decoder_blocks,
+            )
+        inputs = graph.input_tensors(tasks)
+        encoded = graph.encode(tasks, encoder_stacks, body.encoder, inputs)
+        outputs = {
+            **graph.classify([task for task in tasks if not task.autoregressive], encoded),
+            **graph.decode(writers, decoder_stacks, body, inputs, encoded),
+        }
+        outputs = {task.name: outputs[task.name] for task in tasks}
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        # A namespace hides what it holds from Keras, which would track and save it a second time.
+        self._parts = SimpleNamespace(
+            tasks={task.name: task for task in tasks},
+            body=body,
+            stacks={"encoder_stacks": encoder_stacks, "decoder_stacks": decoder_stacks},
+            generators={},
+        )
+
+    @classmethod
+    def from_variant(cls, variant: str, tasks: Sequence[Task], **overrides) -> "MultiModel":
+        """Builds a model of a named size.
+
+        Args:
+            variant: a key of `VARIANTS`.
+            tasks: the tasks; their modality nets need the variant's `hidden_dim`.
+            **overrides: arguments of `MultiModel` that replace the variant's.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: `variant` is unknown.
+        """
+        if variant not in VARIANTS:
+            raise ValueError(
+                f"`variant` must be one of {sorted(VARIANTS)}. Received: variant={variant!r}"
+            )
+        v = VARIANTS[variant]
+        arguments = {
+            "hidden_dim": v.hidden_dim,
+            "conv_block": ConvBlock(v.hidden_dim, dropout=v.dropout),
+            "attention_block": AttentionBlock(v.hidden_dim, v.num_heads),
+            "moe": MoELayer(v.hidden_dim, v.num_experts, v.top_k, v.intermediate_dim),
+            "num_encoder_blocks": v.num_encoder_blocks,
+            "num_mixer_blocks": v.num_mixer_blocks,
+            "num_decoder_blocks": v.num_decoder_blocks,
+        }
+        return cls(tasks, **{**arguments, **overrides})
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The tasks by name."""
+        return dict(self._parts.tasks)
+
+    @property
+    def body(self) -> Body:
+        """Encoder, mixer, decoder and command tokens, which all tasks share."""
+        return self._parts.body
+
+    def compile(
+        self,
+        optimizer="adam",
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        **kwargs,
+    ):
+        """Configures training as `keras.Model.compile` does; what a task is not given is its own default.
+
+        Args:
+            optimizer: the optimizer.
+            loss: dict from task names to losses.
+            loss_weights: dict from task names to factors; the default is `Task.weight`.
+            metrics: dict from task names to metrics. With these or `weighted_metrics` given, tasks keep no default ones.
+            weighted_metrics: dict from task names to metrics that respect sample weights.
+            **kwargs: as in `keras.Model.compile`.
+
+        Raises:
+            ValueError: a dict has a key that is no task.
+        """
+        if metrics is None and weighted_metrics is None:
+            weighted_metrics = self._per_task("weighted_metrics", None, Task.metrics)
+        super().compile(
+            optimizer=optimizer,
+            loss=self._per_task("loss", loss, Task.loss),
+            loss_weights=self._per_task("loss_weights", loss_weights, lambda task: task.weight),
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            **kwargs,
+        )
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def _per_task(self, argument, given, default) -> dict:
+        given = {} if given is None else given
+        unknown = [name for name in given if name not in self._parts.tasks]
+        if not isinstance(given, dict) or unknown:
+            raise ValueError(
+                f"`{argument}` must be a dict with keys among {list(self._parts.tasks)}. "
+                f"Received: {argument}={given!r}"
+            )
+        return {
+            name: given[name] if name in given else default(task)
+            for name, task in self._parts.tasks.items()
+        }
+
+    def __call__(self, inputs, *args, **kwargs):
+        if hasattr(self, "_parts"):
+            checks.check_inputs(self._parts.tasks, inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
+        """Trains as `keras.Model.fit` does, after a look at the first batch.
+
+        Args:
+            x: data set of `(x, y)` batches, or a dict of arrays.
+            y: dict of arrays, if `x` is one.
+            *args: as in `keras.Model.fit`.
+            validation_data: as in `keras.Model.fit`.
+            **kwargs: as in `keras.Model.fit`.
+
+        Returns:
+            The history.
+
+        Raises:
+            ValueError: the data hold no batch; a batch lacks a task or has an unknown key; an array has the wrong rank or dtype or
+                holds ids outside the vocabulary. All before the first step.
+        """
+        x = checks.check_data(self._parts.tasks, x, y)
+        if isinstance(validation_data, tuple):
+            checks.check_data(self._parts.tasks, *validation_data[:2], argument="validation_data")
+        elif validation_data is not None:
+            validation_data = checks.check_data(
+                self._parts.tasks, validation_data, argument="validation_data"
+            )
+        return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """Evaluates as `keras.Model.evaluate` does, after a look at the first batch.
+
+        Args:
+            x: data set of `(x, y)` batches, or a dict of arrays.
+            y: dict of arrays, if `x` is one.
+            *args: as in `keras.Model.evaluate`.
+            **kwargs: as in `keras.Model.evaluate`.
+
+        Returns:
+            The loss and metrics.
+
+        Raises:
+            ValueError: as for `fit`.
+        """
+        if not kwargs.get("_use_cached_eval_dataset"):  # `fit` has checked its validation data
+            x = checks.check_data(self._parts.tasks, x, y)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def task_model(self, task: str) -> "MultiModel":
+        """Returns a model of one task that shares this model's weights.
+
+        Args:
+            task: name of the task.
+
+        Returns:
+            A `MultiModel` of that task alone, not compiled.
+
+        Raises:
+            ValueError: `task` is no task of this model.
+        """
+        return MultiModel([self._task(task)], self.body.hidden_dim, body=self.body)
+
+    def generate(self, task: str, inputs: list, max_length: int | None = None) -> list:
+        """Does a task on raw inputs, taking the best id at every step.
+
+        Args:
+            task: name of the task.
+            inputs: raw inputs: texts, images, encoded audio, as the preprocessor of the task's input net takes them; arrays if it
+                has none.
+            max_length: most ids to write; the default is the task's `max_target_length`.
+
+        Returns:
+            One raw output an input: a text, a tree, a class; an array of ids or a class number if the target net has no preprocessor.
+
+        Raises:
+            ValueError: `task` is unknown, `inputs` is no list or is empty, an input is empty or too long, or `max_length` is not
+                positive.
+        """
+        return self._generator(task)(inputs, max_length)
+
+    def _generator(self, name: str) -> TaskGenerator:
+        task = self._task(name)
+        generators = self._parts.generators
+        if name not in generators:
+            generators[name] = TaskGenerator(task, *graph.single_task_models(task, self.body))
+        return generators[name]
+
+    def _task(self, name: str) -> Task:
+        if name not in self._parts.tasks:
+            raise ValueError(
+                f"`task` must be one of {list(self._parts.tasks)}. Received: task={name!r}"
+            )
+        return self._parts.tasks[name]
+
+    def get_config(self):
+        tasks = list(self._parts.tasks.values())
+        modalities = unique_modalities(tasks)
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "modalities": [keras.saving.serialize_keras_object(net) for net in modalities],
+            "tasks": [task.get_config(modalities) for task in tasks],
+            **self.body.config,
+            **self._parts.stacks,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        with keras.saving.custom_object_scope(custom_objects or {}):
+            modalities = [
+                keras.saving.deserialize_keras_object(net) for net in config.pop("modalities")
+            ]
+            tasks = [Task.from_config(task, modalities) for task in config.pop("tasks")]
+            for name in _TEMPLATES:
+                config[name] = keras.saving.deserialize_keras_object(config[name])
+        return cls(tasks, **config)
+
+
+def _stacks(argument, stacks, tasks, kind) -> list[list[str]]:
+    """Returns checked stacks; if none were given, one for each kind of task."""
+    if stacks is not None:
+        return checks.check_stacks(argument, stacks, [task.name for task in tasks])
+    groups: dict = {}
+    for task in tasks:
+        groups.setdefault(kind(task), []).append(task.name)
+    return list(groups.values())

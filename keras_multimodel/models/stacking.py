@@ -1,0 +1,82 @@
+"""Several tasks through one pass of the body."""
+
+import keras
+from keras import ops
+
+
+def join(tensors: list):
+    """Returns `(batch_i, length_i, ...)` tensors as one, padded with zeros to the longest and joined along the batch."""
+    lengths = [ops.shape(x)[1] for x in tensors]
+    static = all(isinstance(length, int) for length in lengths)
+    longest = max(lengths) if static else ops.max(ops.stack(lengths))
+    padded = [
+        ops.pad(x, [[0, 0], [0, longest - length]] + [[0, 0]] * (len(x.shape) - 2))
+        for x, length in zip(tensors, lengths)
+    ]
+    return ops.concatenate(padded, axis=0)
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class Stack(keras.layers.Layer):
+    """Joins the sequences of several tasks along the batch axis, padded to the longest.
+
+    Tracing and running the body once over similar tasks is cheaper than once for each of them.
+
+    Call arguments:
+        inputs: list of `(batch_i, length_i, hidden_dim)`.
+        masks: list of boolean `(batch_i, length_i)`.
+
+    Returns:
+        `(sum of batch_i, longest length, hidden_dim)` and its mask.
+    """
+
+    supports_masking = True
+
+    def call(self, inputs, masks):
+        return join(inputs), join(masks)
+
+    def compute_mask(self, *args, **kwargs):
+        return None  # masks are passed as arguments
+
+    def compute_output_spec(self, inputs, masks):
+        shape = (None, _common(x.shape[1] for x in inputs), inputs[0].shape[-1])
+        return (
+            keras.KerasTensor(shape, dtype=self.compute_dtype),
+            keras.KerasTensor(shape[:2], dtype="bool"),
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class Unstack(keras.layers.Layer):
+    """Takes a stack apart again.
+
+    Call arguments:
+        inputs: `(sum of batch_i, longest length, hidden_dim)`.
+        like: list of the `(batch_i, length_i, ...)` tensors that were stacked.
+
+    Returns:
+        list of `(batch_i, length_i, hidden_dim)`.
+    """
+
+    supports_masking = True
+
+    def call(self, inputs, like):
+        results, start = [], 0
+        for x in like:
+            size, length = ops.shape(x)[0], ops.shape(x)[1]
+            results.append(inputs[start : start + size, :length])
+            start = start + size
+        return results
+
+    def compute_mask(self, *args, **kwargs):
+        return None  # masks are passed as arguments
+
+    def compute_output_spec(self, inputs, like):
+        return [
+            keras.KerasTensor((*x.shape[:2], inputs.shape[-1]), dtype=inputs.dtype) for x in like
+        ]
+
+
+def _common(lengths):
+    lengths = list(lengths)
+    return None if any(length is None for length in lengths) else max(lengths)

@@ -1,0 +1,130 @@
+"""One task of a model: what it reads, what it writes, what it minimises."""
+
+import keras
+
+from keras_multimodel.layers.modality_net import ModalityNet
+from keras_multimodel.losses import LabelSmoothedCrossentropy
+from keras_multimodel.metrics import LogPerplexity, TokenAccuracy, TopKAccuracy
+
+
+class Task:
+    """A named pair of modality nets.
+
+    Args:
+        name: key of the task in inputs, outputs, losses and metrics.
+        inputs: modality net that reads. Given to several tasks, it shares its weights.
+        targets: modality net that writes; may be the same one.
+        weight: factor of the task's loss in the joint loss.
+        max_input_length: longest input in positions that `generate` takes; None for no limit.
+        max_target_length: most ids that `generate` writes, the end included.
+        loss: loss of the task; the default is cross-entropy with label smoothing 0.1 per real target.
+        metrics: metrics of the task; the default is accuracy and log-perplexity, and top-5 accuracy for classes.
+
+    Example:
+
+    ```python
+    text = keras_multimodel.layers.TextModality(vocabulary_size=8000, hidden_dim=128)
+    keras_multimodel.Task("en_de", inputs=text, targets=text)
+    ```
+
+    Raises:
+        ValueError: `name` is not a usable key, `inputs` or `targets` is not a modality net, a length or `weight` is not positive.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        inputs: ModalityNet,
+        targets: ModalityNet,
+        weight: float = 1.0,
+        max_input_length: int | None = None,
+        max_target_length: int = 64,
+        loss: keras.losses.Loss | None = None,
+        metrics: list | None = None,
+    ):
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"`name` must be a valid Python identifier. Received: name={name!r}")
+        for argument, net in (("inputs", inputs), ("targets", targets)):
+            if not isinstance(net, ModalityNet):
+                raise ValueError(
+                    f"`{argument}` of task {name!r} must be a ModalityNet. Received: {argument}={net!r}"
+                )
+        if not weight >= 0:
+            raise ValueError(f"`weight` must not be negative. Received: weight={weight}")
+        for argument, length in (
+            ("max_input_length", max_input_length),
+            ("max_target_length", max_target_length),
+        ):
+            if length is not None and length < 1:
+                raise ValueError(f"`{argument}` must be positive. Received: {argument}={length}")
+        self.name = name
+        self.inputs = inputs
+        self.targets = targets
+        self.weight = weight
+        self.max_input_length = max_input_length
+        self.max_target_length = max_target_length
+        self._loss = loss
+        self._metrics = metrics
+
+    @property
+    def autoregressive(self) -> bool:
+        """Whether the decoder writes the targets one by one."""
+        return self.targets.autoregressive
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Keys of the task's dict of inputs."""
+        return ("inputs", "targets") if self.autoregressive else ("inputs",)
+
+    def loss(self) -> keras.losses.Loss:
+        """Returns the task's loss."""
+        if self._loss is not None:
+            return self._loss
+        return LabelSmoothedCrossentropy(mask_id=self._mask_id())
+
+    def metrics(self) -> list:
+        """Returns the task's metrics, new ones at each call unless they were given."""
+        if self._metrics is not None:
+            return list(self._metrics)
+        mask_id = self._mask_id()
+        metrics = [TokenAccuracy(mask_id=mask_id), LogPerplexity(mask_id=mask_id)]
+        return metrics if self.autoregressive else [*metrics, TopKAccuracy(5)]
+
+    def _mask_id(self) -> int | None:
+        return 0 if self.autoregressive else None
+
+    def get_config(self, modalities: list[ModalityNet]) -> dict:
+        """Returns the config; modality nets become their places in `modalities`."""
+        return {
+            "name": self.name,
+            "inputs": _place(modalities, self.inputs),
+            "targets": _place(modalities, self.targets),
+            "weight": self.weight,
+            "max_input_length": self.max_input_length,
+            "max_target_length": self.max_target_length,
+            "loss": keras.saving.serialize_keras_object(self._loss),
+            "metrics": keras.saving.serialize_keras_object(self._metrics),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, modalities: list[ModalityNet]) -> "Task":
+        """Returns the task whose config names places in `modalities`."""
+        config = dict(config)
+        for key in ("inputs", "targets"):
+            config[key] = modalities[config[key]]
+        for key in ("loss", "metrics"):
+            config[key] = keras.saving.deserialize_keras_object(config[key])
+        return cls(**config)
+
+
+def unique_modalities(tasks: list[Task]) -> list[ModalityNet]:
+    """Returns the modality nets of `tasks`, each once, in the order of their first use."""
+    found: list[ModalityNet] = []
+    for net in (net for task in tasks for net in (task.inputs, task.targets)):
+        if not any(net is other for other in found):
+            found.append(net)
+    return found
+
+
+def _place(modalities, net) -> int:
+    return next(i for i, other in enumerate(modalities) if other is net)
