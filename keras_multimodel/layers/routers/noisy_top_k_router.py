@@ -1,0 +1,111 @@
+"""Noisy top-k gating."""
+
+import keras
+from keras import ops
+
+from keras_multimodel.layers.balance_losses import importance_loss, load_loss
+from keras_multimodel.layers.routers.router import Router, Routing
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class NoisyTopKRouter(Router):
+    """Adds learned noise to the scores in training, keeps the best `top_k`, and softmaxes over those.
+
+    The loss is CV^2 of importance plus CV^2 of load, over real tokens of the global batch.
+
+    Args:
+        num_experts: number of experts, E.
+        top_k: number of experts that each token takes, K.
+        noise_scale: factor of the drawn noise; 0.0 draws none, and training is deterministic.
+        noise_epsilon: smallest standard deviation of the noise.
+        seed: seed of the noise.
+        **kwargs: name and other arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: `(batch, length, hidden_dim)` or `(tokens, hidden_dim)`.
+        mask: boolean, `inputs.shape[:-1]`, True at real tokens; None if all are.
+        training: whether to add noise.
+        noise: standard normal `(tokens, num_experts)` to use instead of drawing it.
+
+    Returns:
+        A `Routing`.
+
+    Example:
+        >>> router = NoisyTopKRouter(num_experts=8, top_k=2)
+        >>> router(keras.random.normal((3, 5, 16))).indices.shape
+        (15, 2)
+
+    Reference:
+        Shazeer et al. 2017, arXiv 1701.06538, section 2.1 and appendix A.
+    """
+
+    def __init__(
+        self,
+        num_experts: int,
+        top_k: int = 4,
+        noise_scale: float = 1.0,
+        noise_epsilon: float = 1e-2,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(num_experts, top_k, **kwargs)
+        for name, value in (("noise_scale", noise_scale), ("noise_epsilon", noise_epsilon)):
+            if not value >= 0:
+                raise ValueError(f"`{name}` must not be negative. Received: {name}={value}")
+        self.noise_scale = noise_scale
+        self.noise_epsilon = noise_epsilon
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.noise_kernel = self.add_weight(
+            name="noise_kernel", shape=self.gate_kernel.shape, initializer="zeros"
+        )
+
+    def call(self, inputs, mask=None, training=None, noise=None):
+        tokens = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        return self.route(tokens, self.token_weights(tokens, mask), training, noise)
+
+    def route(self, tokens, mask, training, noise=None):
+        logits = ops.matmul(tokens, self.gate_kernel)
+        deviation = None
+        scores = logits
+        if training:
+            deviation = ops.softplus(ops.matmul(tokens, self.noise_kernel)) + self.noise_epsilon
+            scores = self._add_noise(logits, deviation, noise)
+        values, experts = self.choose(scores, min(self.top_k + 1, self.num_experts))
+        gates = ops.softmax(values[:, : self.top_k], axis=-1) * mask[:, None]
+        chosen = self.without_padding(experts[:, : self.top_k], mask)
+        loss = importance_loss(self.sum_by_expert(gates, chosen))
+        in_top_k = self._probability_in_top_k(logits, scores, deviation, values)
+        loss = loss + load_loss(ops.sum(in_top_k * mask[:, None], axis=0))
+        return Routing(chosen, gates, logits, loss)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "noise_scale": self.noise_scale,
+            "noise_epsilon": self.noise_epsilon,
+            "seed": self.seed,
+        }
+
+    def _add_noise(self, logits, deviation, noise):
+        if noise is None:
+            if self.noise_scale == 0:
+                return logits
+            noise = keras.random.normal(ops.shape(logits), seed=self.seed_generator)
+            noise = noise * self.noise_scale
+        return logits + noise * deviation
+
+    def _probability_in_top_k(self, logits, scores, deviation, values):
+        """Returns `(T, E)`, the probability of each expert to be chosen if only its own noise were drawn again."""
+        if self.top_k == self.num_experts:
+            return ops.ones_like(logits)
+        threshold_if_in = values[:, self.top_k :]
+        threshold_if_out = values[:, self.top_k - 1 : self.top_k]
+        is_in = scores > threshold_if_in
+        margin = logits - ops.where(is_in, threshold_if_in, threshold_if_out)
+        if deviation is None:
+            return (ops.sign(margin) + 1.0) / 2.0
+        return (ops.erf(margin / (2.0**0.5 * deviation + 1e-20)) + 1.0) / 2.0

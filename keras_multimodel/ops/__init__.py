@@ -1,0 +1,2 @@
+from keras_multimodel.ops.sparse_feed_forward import sparse_feed_forward as sparse_feed_forward
+from keras_multimodel.ops.top_k import stable_top_k as stable_top_k

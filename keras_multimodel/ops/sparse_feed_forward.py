@@ -1,0 +1,66 @@
+"""The experts' feed-forward: each token through the experts that it chose, and no others.
+
+Nothing is dropped and no array has a size of tokens x experts x anything: the work is that of the chosen experts. Axis legend: T tokens,
+D hidden, H intermediate, E experts, K chosen.
+"""
+
+import keras
+from keras import ops
+
+from keras_multimodel.ops.grouped_matmul import blocked_layout
+
+
+def sparse_feed_forward(x, experts, gates, kernels, activation):
+    """Sums the outputs of each token's experts, weighted by its gates.
+
+    One expert is `activation(x @ kernel_in) @ kernel_out`, or with three kernels `(activation(x @ kernel_gate) * (x @ kernel_in)) @
+    kernel_out`.
+
+    Args:
+        x: `(T, D)`.
+        experts: int32 `(T, K)`, E where a place is empty.
+        gates: `(T, K)`, the weight of each choice.
+        kernels: `(kernel_in (E, D, H), kernel_out (E, H, D))` or `(kernel_in, kernel_gate, kernel_out)`.
+        activation: an elementwise function.
+
+    Returns:
+        `(T, D)`, the dtype of `x`.
+    """
+    gates = ops.cast(gates, x.dtype)
+    if keras.backend.backend() == "tensorflow":
+        from keras_multimodel.ops import tensorflow_experts
+
+        if not tensorflow_experts.compiles_with_xla():
+            return tensorflow_experts.sparse_feed_forward(x, experts, gates, kernels, activation)
+    return _blocked_feed_forward(x, experts, gates, kernels, activation)
+
+
+def expert_forward(matmul, x, kernels, activation):
+    """Returns the output of experts for `x`, given how to multiply by their kernels."""
+    if len(kernels) == 2:
+        hidden = activation(matmul(x, kernels[0]))
+    else:
+        hidden = activation(matmul(x, kernels[1])) * matmul(x, kernels[0])
+    return matmul(hidden, kernels[-1])
+
+
+def _blocked_feed_forward(x, experts, gates, kernels, activation):
+    """Gathers each expert's tokens into blocks of one size, multiplies block by block, and gathers back."""
+    num_experts, top_k = kernels[0].shape[0], experts.shape[-1]
+    layout = blocked_layout(ops.reshape(experts, (-1,)), num_experts)
+    padded = ops.concatenate([x, ops.zeros_like(x[:1])], axis=0)
+    num_tokens = ops.shape(x)[0]
+    source = ops.where(layout.filled, layout.source // top_k, num_tokens)
+    rows = ops.take(padded, source, axis=0)
+    blocks = ops.reshape(rows, (-1, layout.block_size, x.shape[-1]))
+    chosen = [_take_matrices(kernel, layout.block_group) for kernel in kernels]
+    outputs = ops.reshape(expert_forward(ops.matmul, blocks, chosen, activation), (-1, x.shape[-1]))
+    outputs = ops.concatenate([outputs, ops.zeros_like(outputs[:1])], axis=0)
+    outputs = ops.reshape(ops.take(outputs, layout.slot, axis=0), (-1, top_k, x.shape[-1]))
+    return ops.sum(outputs * gates[..., None], axis=1)
+
+
+def _take_matrices(kernel, indices):
+    """Gathers matrices as flat rows, whose gradient TensorFlow then adds up instead of leaving it in slices."""
+    flat = ops.reshape(kernel, (kernel.shape[0], -1))
+    return ops.reshape(ops.take(flat, indices, axis=0), (-1, *kernel.shape[1:]))
