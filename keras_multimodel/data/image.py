@@ -30,7 +30,8 @@ class ImagePreprocessor(Preprocessor):
 
     Raises:
         ValueError: an argument is none of the above, or `raw` has another rank or number of
-            channels.
+            channels, or is a broken file. Inside `tf.data` a broken file raises
+            `tf.errors.InvalidArgumentError`.
     """
 
     def __init__(
@@ -65,8 +66,7 @@ class ImagePreprocessor(Preprocessor):
                 raise ValueError(
                     f"`raw` must be the bytes of one image. Received: shape={image.shape}"
                 )
-            image = tf.io.decode_image(image, channels=3, expand_animations=False)
-            image = tf.ensure_shape(image, (None, None, 3))
+            image = _decode(image)
         if image.shape.rank == 2:
             image = image[:, :, tf.newaxis]
         if image.shape.rank != 3 or image.shape[-1] not in (1, 3):
@@ -95,3 +95,14 @@ class ImagePreprocessor(Preprocessor):
 
     def get_config(self) -> dict:
         return {"size": list(self.size), "fit": self.fit, "background": self.background}
+
+
+def _decode(content):
+    try:
+        image = tf.io.decode_image(content, channels=3, expand_animations=False)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(
+            "`raw` must be the bytes of a PNG, JPEG, GIF or BMP file. "
+            f"Received: {len(content.numpy())} bytes, {error}"
+        ) from error
+    return tf.ensure_shape(image, (None, None, 3))

@@ -153,8 +153,15 @@ def _check_datasets(datasets):
                 f"`datasets['{name}']` must have targets that are one class or a sequence of ids. "
                 f"Received: targets={spec['targets']}"
             )
-        if not any(True for _ in dataset.take(1)):
+        if _is_empty(dataset):
             raise ValueError(f"`datasets['{name}']` must not be empty. Received: 0 examples")
+
+
+def _is_empty(dataset):
+    size = int(dataset.cardinality())
+    if size == tf.data.UNKNOWN_CARDINALITY:
+        return not any(True for _ in dataset.take(1))
+    return size == 0
 
 
 def _check_elements(argument, dataset):

@@ -46,7 +46,7 @@ class TextPreprocessor(Preprocessor):
     Example:
 
     ```python
-    text = kmm.data.train_text_preprocessor(["Save the file.", "Open the file."], 280)
+    text = kmm.data.train_text_preprocessor(["Save the file.", "Open the file."], 273)
     ids = text("Open.")
     text.decode(ids)  # "Open."
     ```

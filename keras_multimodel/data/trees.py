@@ -19,6 +19,7 @@ from keras_multimodel.data.text import END_ID, UNKNOWN_ID, as_string, until_end
 MISSING_TAG = "XX"
 ROOT_LABEL = "S"
 _SPECIAL = 3
+_MAX_DEPTH = 200
 
 
 def linearize(tree: str) -> list[str]:
@@ -84,15 +85,13 @@ def delinearize(symbols: Sequence[str], words: Sequence[str]) -> str:
             open_labels.append(symbol[1:])
             pieces.append(f" {symbol}")
         elif symbol.startswith(")"):
+            if not open_labels or open_labels.pop() != symbol[1:]:
+                raise _bad_symbols(f"must open a phrase that '{symbol}' closes", symbols)
             if symbols[index - 1].startswith("("):
                 raise _bad_symbols(f"must have no empty phrase '{symbols[index - 1]}'", symbols)
-            if open_labels[-1] != symbol[1:]:
-                raise _bad_symbols(f"must close '({open_labels[-1]}' before '{symbol}'", symbols)
-            open_labels.pop()
             pieces.append(")")
         else:
-            if used < len(words):
-                pieces.append(f" ({symbol} {escape(words[used])})")
+            pieces.extend(f" ({symbol} {_leaf(word)})" for word in words[used : used + 1])
             used += 1
     if open_labels or not symbols:
         raise _bad_symbols(f"must close all phrases, {len(open_labels)} are open", symbols)
@@ -105,7 +104,8 @@ def repair(symbols: Sequence[str], words: Sequence[str]) -> list[str]:
     """Turns any symbols into those of one tree over exactly the words; a tree stays as it is.
 
     Closing symbols without an open phrase of their label are dropped, phrases inside one that is
-    closed, or open at the end, are closed, empty phrases and surplus tags are dropped. Words
+    closed, or open at the end, are closed, empty phrases, those nested more than 200 deep and
+    surplus tags are dropped. Words
     without a tag are attached to the root with the tag `XX`. Where the root is missing or there
     are several, a phrase `S` holds all.
 
@@ -125,7 +125,7 @@ def repair(symbols: Sequence[str], words: Sequence[str]) -> list[str]:
     stack = [top]
     used = 0
     for symbol in symbols:
-        if symbol.startswith("("):
+        if symbol.startswith("(") and len(stack) <= _MAX_DEPTH:
             node = [symbol[1:], []]
             stack[-1][1].append(node)
             stack.append(node)
@@ -133,7 +133,7 @@ def repair(symbols: Sequence[str], words: Sequence[str]) -> list[str]:
             matching = [depth for depth in range(1, len(stack)) if stack[depth][0] == symbol[1:]]
             if matching:
                 del stack[matching[-1] :]
-        elif used < len(words):
+        elif not symbol.startswith("(") and used < len(words):
             stack[-1][1].append(symbol)
             used += 1
     top = _without_empty(top)
@@ -263,6 +263,11 @@ def train_tree_preprocessor(
     return TreePreprocessor(
         sorted(counts, key=lambda symbol: (-counts[symbol], symbol)), max_length
     )
+
+
+def _leaf(word: str) -> str:
+    # A backslash next to a bracket would escape it for nltk.
+    return escape(word) + " " * word.endswith("\\")
 
 
 def _close(symbols: list[str], open_labels: list[str], tree: str) -> str:
