@@ -1,0 +1,213 @@
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_multimodel import data, datasets
+
+
+def net(preprocessor=None):
+    return types.SimpleNamespace(preprocessor=preprocessor)
+
+
+def sequences(size, start=1):
+    """Example i: inputs of i % 5 + 1 and targets of i % 3 + 1 times the number start + i."""
+
+    def example(index):
+        value = tf.cast(index + start, tf.int32)
+        return {
+            "inputs": tf.fill([index % 5 + 1], value),
+            "targets": tf.fill([index % 3 + 1], value),
+        }
+
+    return tf.data.Dataset.range(size).map(example)
+
+
+def classes(size):
+    return tf.data.Dataset.range(size).map(
+        lambda i: {"inputs": tf.fill([2, 2, 3], tf.cast(i, tf.float32)), "targets": i}
+    )
+
+
+def numbers(dataset, task):
+    """The number of every example of a task, step by step."""
+    return [x[task]["inputs"].numpy().reshape(len(y[task]), -1)[:, 0].tolist() for x, y in dataset]
+
+
+def flat(steps):
+    return [int(number) for step in steps for number in step]
+
+
+def test_elements():
+    mixed = data.mix({"a": sequences(10), "b": classes(4)}, batch_size=5)
+    x, y = next(iter(mixed))
+    assert set(x) == set(y) == {"a", "b"}
+    assert set(x["a"]) == {"inputs", "targets"} and set(x["b"]) == {"inputs"}
+    np.testing.assert_array_equal(x["a"]["targets"], y["a"])
+    assert y["a"].shape[0] == 3 and y["b"].shape == (2,)  # 5 = 3 + 2
+    x_spec, y_spec = mixed.element_spec
+    assert x_spec["a"]["inputs"].shape.as_list() == [3, None]
+    assert x_spec["b"]["inputs"].shape.as_list() == [2, 2, 2, 3]
+    assert y_spec["b"] == tf.TensorSpec((2,), tf.int64)
+
+
+def test_padding_is_zero_to_the_longest_of_the_step():
+    for x, y in data.mix({"a": sequences(30)}, batch_size=4):
+        for batch, period in ((x["a"]["inputs"].numpy(), 5), (y["a"].numpy(), 3)):
+            lengths = (batch[:, 0] - 1) % period + 1
+            assert batch.shape[1] == lengths.max()
+            for row, length in zip(batch, lengths, strict=True):
+                assert np.all(row[:length] == row[0]) and not row[length:].any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(1, 4)), min_size=1, max_size=3),
+    st.booleans(),
+)
+def test_shares_cardinality_and_whole_passes(sizes_and_shares, shuffle):
+    sets = {f"task{i}": sequences(size) for i, (size, _) in enumerate(sizes_and_shares)}
+    shares = {f"task{i}": share for i, (_, share) in enumerate(sizes_and_shares)}
+    mixed = data.mix(sets, shares=shares, shuffle=shuffle)
+    steps = max(-(-size // share) for size, share in sizes_and_shares)
+    assert mixed.cardinality() == steps
+    for i, (size, share) in enumerate(sizes_and_shares):
+        seen = numbers(mixed, f"task{i}")
+        assert [len(step) for step in seen] == [share] * steps
+        seen = flat(seen)
+        assert len(seen) >= size
+        for start in range(0, len(seen) - size + 1, size):  # each pass has every example once
+            assert sorted(seen[start : start + size]) == list(range(1, size + 1))
+
+
+def test_order_of_a_seed():
+    def epochs(seed):
+        mixed = data.mix({"a": sequences(20), "b": sequences(20)}, batch_size=8, seed=seed)
+        return [(flat(numbers(mixed, "a")), flat(numbers(mixed, "b"))) for _ in range(2)]
+
+    first = epochs(3)
+    assert epochs(3) == first
+    assert epochs(4) != first
+    (a1, b1), (a2, b2) = first
+    assert a1 != a2 and b1 != b2 and a1 != b1  # epochs and tasks differ
+    assert a1 != sorted(a1)
+
+
+def test_without_shuffling():
+    mixed = data.mix({"a": sequences(5), "b": sequences(2)}, batch_size=4, shuffle=False)
+    assert numbers(mixed, "a") == [[1, 2], [3, 4], [5, 1]]
+    assert numbers(mixed, "b") == [[1, 2]] * 3
+
+
+def test_buffer_size_bounds_the_shuffle():
+    mixed = data.mix({"a": sequences(50)}, batch_size=1, buffer_size=3)
+    order = flat(numbers(mixed, "a"))
+    assert sorted(order) == list(range(1, 51)) != order
+    assert all(number <= place + 3 for place, number in enumerate(order))
+
+
+def test_steps():
+    endless = sequences(5).repeat()
+    mixed = data.mix({"a": endless, "b": classes(3)}, batch_size=2, steps=7)
+    assert mixed.cardinality() == 7 == len(list(mixed))
+
+
+def test_unknown_cardinality_is_counted():
+    odd = sequences(9).filter(lambda example: example["inputs"][0] % 2 == 1)
+    assert odd.cardinality() == tf.data.UNKNOWN_CARDINALITY
+    assert data.mix({"a": odd}, batch_size=2).cardinality() == 3  # 1 3 5 7 9
+
+
+def test_distributed_batches_hold_the_same_examples():
+    shares = {"a": 3, "b": 4}
+    make = lambda: data.mix({"a": sequences(9), "b": classes(9)}, shares=shares)  # noqa: E731
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+    distributed = strategy.experimental_distribute_dataset(make())
+    steps = [
+        strategy.experimental_local_results(y["b"])[0].numpy().tolist() for _, y in distributed
+    ]
+    assert steps == [y["b"].numpy().tolist() for _, y in make()]
+
+
+def test_encode_uses_the_preprocessors_of_the_task():
+    category = data.CategoryPreprocessor(range(10))
+    task = types.SimpleNamespace(inputs=net(data.ImagePreprocessor()), targets=net(category))
+    encoded = data.encode(datasets.load("digits", "test"), task, cache=True)
+    assert encoded.cardinality() == 500
+    assert encoded.element_spec["inputs"] == tf.TensorSpec((32, 32, 3), tf.float32)
+    labels = [int(example["targets"]) for example in datasets.load("digits", "test")]
+    for _ in range(2):
+        assert [int(example["targets"]) for example in encoded] == labels
+
+
+def test_encode_without_preprocessors_changes_nothing():
+    task = types.SimpleNamespace(inputs=net(), targets=net())
+    for one, other in zip(data.encode(classes(3), task), classes(3), strict=True):
+        np.testing.assert_array_equal(one["inputs"], other["inputs"])
+        np.testing.assert_array_equal(one["targets"], other["targets"])
+
+
+def test_batch_has_every_example_once_in_order():
+    batches = data.batch(sequences(7), "a", 3)
+    assert numbers(batches, "a") == [[1, 2, 3], [4, 5, 6], [7]]
+    x, y = next(iter(batches))
+    assert set(x) == set(y) == {"a"} and set(x["a"]) == {"inputs", "targets"}
+    x, y = next(iter(data.batch(classes(3), "b", 8)))
+    assert set(x["b"]) == {"inputs"} and y["b"].numpy().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ({"batch_size": 1}, "`batch_size` must be .* each of 2 tasks. Received: batch_size=1"),
+        ({"batch_size": 2.0}, "`batch_size` must be an integer.*batch_size=2.0"),
+        ({}, "`batch_size` or `shares` must be given"),
+        ({"shares": {"a": 1}}, r"`shares` must have the tasks .*: a, b. .*shares=\{'a': 1\}"),
+        ({"shares": {"a": 1, "c": 2}}, "`shares` must have .*'c': 2"),
+        ({"shares": {"a": 1, "b": 0}}, r"`shares\['b'\]` must be a positive integer.*'b': 0"),
+        ({"shares": {"a": 1, "b": 2}, "batch_size": 4}, "sum of `shares`, 3, .*batch_size=4"),
+        ({"batch_size": 2, "steps": 0}, "`steps` must be a positive integer. .*steps=0"),
+    ],
+)
+def test_mix_argument_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data.mix({"a": sequences(3), "b": classes(3)}, **arguments)
+
+
+def test_mix_data_errors():
+    def mix(dataset):
+        return data.mix({"a": sequences(3), "bad": dataset}, batch_size=2)
+
+    with pytest.raises(ValueError, match=r"`datasets` must map at least one.*datasets=\{\}"):
+        data.mix({}, batch_size=2)
+    with pytest.raises(ValueError, match=r"`datasets\['bad'\]` must not be empty. Received: 0"):
+        mix(classes(0))
+    with pytest.raises(ValueError, match=r"`datasets\['bad'\]` must not be empty. Received: 0"):
+        mix(classes(3).filter(lambda example: False))
+    with pytest.raises(ValueError, match=r"'bad'\]` must have elements .*Received: \['inputs'\]"):
+        mix(classes(3).map(lambda example: {"inputs": example["inputs"]}))
+    with pytest.raises(ValueError, match=r"'bad'\]` must have elements .*TensorSpec"):
+        mix(tf.data.Dataset.range(3))
+    with pytest.raises(ValueError, match=r"'bad'\]` must be a tf.data.Dataset. Received: list"):
+        mix([1])
+    with pytest.raises(ValueError, match=r"'bad'\]` must hold arrays: use `kmm.data.encode`"):
+        mix(datasets.load("en_de"))
+    with pytest.raises(ValueError, match=r"'bad'\]` must have targets .*shape=\(2, 2, 3\)"):
+        mix(classes(3).map(lambda e: {"inputs": e["targets"], "targets": e["inputs"]}))
+    with pytest.raises(ValueError, match=r"`steps` must be given, for `datasets\['bad'\]` is inf"):
+        mix(classes(3).repeat())
+
+
+def test_batch_and_encode_errors():
+    with pytest.raises(ValueError, match="`batch_size` must be a positive integer.*=0"):
+        data.batch(classes(3), "b", 0)
+    with pytest.raises(ValueError, match=r"`datasets\['b'\]` must not be empty"):
+        data.batch(classes(0), "b", 2)
+    task = types.SimpleNamespace(inputs=net(), targets=net())
+    with pytest.raises(ValueError, match="`dataset` must have elements with the keys"):
+        data.encode(tf.data.Dataset.range(3), task)
