@@ -125,6 +125,14 @@ class AudioModality(ModalityNet):
         x = self.merge_norm(self.merge_pointwise(self.merge_depthwise(ops.relu(x))))
         return ops.where(real[:, :, None], x, ops.zeros_like(x))
 
+    def compute_output_spec(self, inputs, mask=None, reverse=False, like=None):
+        if reverse:
+            return self.decode(inputs, mask=mask, like=like)
+        self._check_inputs(inputs)
+        batch, length = inputs.shape[:2]
+        length = None if length is None else -(-length // 2**self.num_blocks)
+        return keras.KerasTensor((batch, length, self.hidden_dim), dtype=self.compute_dtype)
+
     def padding_mask(self, inputs):
         self._check_inputs(inputs)
         return self._real_steps(inputs)[:, :: 2**self.num_blocks]

@@ -1,5 +1,7 @@
 """Classes out, and in."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -62,36 +64,31 @@ class CategoryModality(ModalityNet):
 
     def build(self, inputs_shape, like_shape=None):
         if len(inputs_shape) == 1:
-            self._build_parts(encodes=True, rank=None)
+            self.embedding.build((None,))
         elif len(inputs_shape) == 3:
-            self._build_parts(encodes=False, rank=_form(like_shape))
+            rank = 4 if like_shape is not None and len(like_shape) == 4 else 3
+            self.exit_flow.build((None,) * (rank - 1) + (self.hidden_dim,))
 
     def encode(self, inputs, mask=None):
-        if len(inputs.shape) != 1 or not keras.backend.is_int_dtype(inputs.dtype):
-            raise ValueError(
-                "`inputs` must be class ids: integers of the shape (batch,). "
-                f"Received: inputs.shape={tuple(inputs.shape)}, inputs.dtype={inputs.dtype}"
-            )
-        self._build_parts(encodes=True, rank=None)
+        self._prepare_encode(inputs)
         return self.embedding(inputs)[:, None]
 
     def decode(self, inputs, mask=None, like=None):
-        if len(inputs.shape) != 3 or inputs.shape[-1] != self.hidden_dim:
-            raise ValueError(
-                f"`inputs` must have the shape (batch, length, hidden_dim={self.hidden_dim}). "
-                f"Received: inputs.shape={tuple(inputs.shape)}"
-            )
-        rank = _form(None if like is None else like.shape)
-        self._build_parts(encodes=False, rank=rank)
-        if rank != self.exit_flow.rank:
-            raise ValueError(
-                f"`like` must have rank {self.exit_flow.rank}, as in the first call: one net "
-                "reads grids (rank 4) or sequences, not both. "
-                f"Received: like.shape={None if like is None else tuple(like.shape)}"
-            )
-        if rank == 3:
+        self._prepare_decode(inputs, like)
+        if self.exit_flow.rank == 3:
             return self.exit_flow(inputs, mask=mask)
-        return self.exit_flow(self._to_grid(inputs, like))
+        _, height, width, _ = ops.shape(like)
+        grid = inputs[:, : height * width]
+        return self.exit_flow(ops.reshape(grid, (-1, height, width, self.hidden_dim)))
+
+    def compute_output_spec(self, inputs, mask=None, reverse=False, like=None):
+        if reverse:
+            self._prepare_decode(inputs, like)
+            shape = (inputs.shape[0], self.num_classes)
+        else:
+            self._prepare_encode(inputs)
+            shape = (inputs.shape[0], 1, self.hidden_dim)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def compute_mask(self, inputs, previous_mask=None):
         return None
@@ -100,31 +97,49 @@ class CategoryModality(ModalityNet):
         return {"encodes": self.embedding.built, "rank": self.exit_flow.rank}
 
     def build_from_config(self, config):
-        self._build_parts(**config)
-        self.built = True
+        if config["encodes"]:
+            self.build((None,))
+        if config["rank"]:
+            self.build((None, None, self.hidden_dim), like_shape=(None,) * config["rank"])
 
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes}
 
-    def _to_grid(self, inputs, like):
-        _, height, width, _ = ops.shape(like)
-        sizes = (inputs.shape[1], *like.shape[1:3])
-        if None not in sizes and sizes[0] < sizes[1] * sizes[2]:
+    def _prepare_encode(self, inputs):
+        """Checks the ids, and builds the embedding if this is its first use."""
+        if len(inputs.shape) != 1 or not keras.backend.is_int_dtype(inputs.dtype):
             raise ValueError(
-                f"`inputs` must have at least the {sizes[1] * sizes[2]} positions of `like`. "
-                f"Received: inputs.shape={tuple(inputs.shape)}, like.shape={tuple(like.shape)}"
+                "`inputs` must be class ids: integers of the shape (batch,). "
+                f"Received: inputs.shape={tuple(inputs.shape)}, inputs.dtype={inputs.dtype}"
             )
-        grid = inputs[:, : height * width]
-        return ops.reshape(grid, (-1, height, width, self.hidden_dim))
+        if not self.embedding.built:
+            self.build((None,))
 
-    def _build_parts(self, encodes, rank):
-        """Builds the embedding if `encodes`, and the exit flow unless `rank` is None."""
-        if encodes and not self.embedding.built:
-            self.embedding.build((None,))
-        if rank and not self.exit_flow.built:
-            self.exit_flow.build((None,) * (rank - 1) + (self.hidden_dim,))
+    def _prepare_decode(self, inputs, like):
+        """Checks the arguments, and builds the exit flow if this is its first use."""
+        shape, like_shape = tuple(inputs.shape), None if like is None else tuple(like.shape)
+        if len(shape) != 3 or shape[-1] != self.hidden_dim:
+            raise ValueError(
+                f"`inputs` must have the shape (batch, length, hidden_dim={self.hidden_dim}). "
+                f"Received: inputs.shape={shape}"
+            )
+        if not self.exit_flow.built:
+            self.build(shape, like_shape=like_shape)
+        is_grid = like is not None and len(like_shape) == 4
+        if is_grid != (self.exit_flow.rank == 4):
+            raise ValueError(
+                f"`like` must have rank {self.exit_flow.rank}, as in the first call: one net "
+                f"reads grids (rank 4) or sequences, not both. Received: like.shape={like_shape}"
+            )
+        positions = _count_positions(like_shape) if is_grid else None
+        if positions and isinstance(shape[1], int) and shape[1] < positions:
+            raise ValueError(
+                f"`inputs` must have at least the {positions} positions of `like`. "
+                f"Received: inputs.shape={shape}, like.shape={like_shape}"
+            )
 
 
-def _form(shape):
-    """Returns the rank of what the exit flow reads: 4 for a grid, 3 for a sequence."""
-    return 4 if shape is not None and len(shape) == 4 else 3
+def _count_positions(shape):
+    """Returns height times width of a grid, None where they are not known yet."""
+    sizes = shape[1:3]
+    return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None

@@ -93,6 +93,15 @@ class ImageModality(ModalityNet):
             x = block(x)
         return x
 
+    def compute_output_spec(self, inputs, mask=None, reverse=False, like=None):
+        if reverse:
+            return self.decode(inputs, mask=mask, like=like)
+        self._check_inputs(inputs)
+        stride = 2 ** (self.num_blocks + 1)
+        sizes = [None if size is None else -(-size // stride) for size in inputs.shape[1:3]]
+        shape = (inputs.shape[0], *sizes, self.hidden_dim)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
     def get_config(self):
         return {
             **super().get_config(),

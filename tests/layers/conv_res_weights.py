@@ -2,6 +2,7 @@
 
 import pathlib
 
+import keras
 import numpy as np
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -9,6 +10,10 @@ GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
 def load(name):
     return np.load(GOLDEN / f"{name}.npz")
+
+
+def to_numpy(x):
+    return keras.ops.convert_to_numpy(x)
 
 
 def set_norm(norm, file, path):
@@ -33,11 +38,11 @@ def set_conv_res(block, file, path):
 
 def relative_error(value, reference):
     """Largest difference over the largest reference value."""
-    return np.max(np.abs(np.asarray(value) - reference)) / np.max(np.abs(reference))
+    return np.max(np.abs(to_numpy(value) - reference)) / np.max(np.abs(reference))
 
 
 def randomise(layer, seed=0):
     """Gives every weight, the norms' too, a value that is not its initial one."""
     generator = np.random.default_rng(seed)
     for weight in layer.weights:
-        weight.assign(weight.numpy() + generator.normal(size=weight.shape) * 0.3)
+        weight.assign(to_numpy(weight) + generator.normal(size=weight.shape) * 0.3)

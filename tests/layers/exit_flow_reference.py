@@ -1,5 +1,6 @@
 """The exit flow in float64 NumPy, written from the formulas in `tests/golden/README.md`."""
 
+import keras
 import numpy as np
 
 
@@ -10,7 +11,7 @@ def exit_flow(x, layer):
     strides = (2, 2) if grid else (4, 1)
 
     def get(sublayer):
-        return [np.asarray(w, "float64") for w in sublayer.weights]
+        return [keras.ops.convert_to_numpy(w).astype("float64") for w in sublayer.weights]
 
     def separable(x, i):
         depthwise, pointwise = get(layer.convs[i])
