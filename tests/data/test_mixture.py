@@ -121,17 +121,23 @@ def test_unknown_cardinality_is_counted():
     assert data.mix({"a": odd}, batch_size=2).cardinality() == 3  # 1 3 5 7 9
 
 
-def test_distributed_batches_hold_the_same_examples():
-    shares = {"a": 3, "b": 4}
-    make = lambda: data.mix({"a": sequences(9), "b": classes(9)}, shares=shares)  # noqa: E731
+@pytest.mark.parametrize("shares", [{"a": 4, "b": 4}, {"a": 2, "b": 6}, {"a": 3, "b": 5}])
+def test_replicas_share_out_the_examples_of_each_step(shares):
+    def mix():
+        return data.mix({"a": sequences(9), "b": classes(9)}, shares=shares)
+
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")][:2]
     strategy = tf.distribute.MirroredStrategy(
-        ["CPU:0"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+        devices, cross_device_ops=tf.distribute.ReductionToOneDevice()
     )
-    distributed = strategy.experimental_distribute_dataset(make())
-    steps = [
-        strategy.experimental_local_results(y["b"])[0].numpy().tolist() for _, y in distributed
-    ]
-    assert steps == [y["b"].numpy().tolist() for _, y in make()]
+    distributed = strategy.experimental_distribute_dataset(mix())
+    for (_, there), (_, here) in zip(distributed, mix(), strict=True):
+        for task in shares:
+            parts = [part.numpy() for part in strategy.experimental_local_results(there[task])]
+            assert len(parts) == len(devices) and min(len(part) for part in parts) > 0
+            first = np.concatenate([part.reshape(len(part), -1)[:, 0] for part in parts])
+            expected = here[task].numpy().reshape(len(first), -1)[:, 0]
+            np.testing.assert_array_equal(first, expected)
 
 
 def test_encode_uses_the_preprocessors_of_the_task():
