@@ -125,7 +125,7 @@ def test_a_net_alone_is_restored_with_its_directions(encodes, rank, tmp_path):
     if rank:
         like = body_output(2, 2, 2, 8) if rank == 4 else None
         x = body_output(2, 4, 8)
-        y = net(x, reverse=True, like=like)
+        y = to_numpy(net(x, reverse=True, like=like))
         np.testing.assert_allclose(y, to_numpy(twin(x, reverse=True, like=like)), atol=1e-6)
 
 
