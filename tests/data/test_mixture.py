@@ -63,7 +63,7 @@ def test_padding_is_zero_to_the_longest_of_the_step():
                 assert np.all(row[:length] == row[0]) and not row[length:].any()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 12), st.integers(1, 4)), min_size=1, max_size=3),
     st.booleans(),

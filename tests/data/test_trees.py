@@ -34,7 +34,7 @@ trees = st.recursive(
         labels,
         st.lists(inner, min_size=1, max_size=4),
     ),
-    max_leaves=20,
+    max_leaves=12,
 )
 
 
@@ -72,7 +72,7 @@ def test_every_shipped_tree_survives(split):
         assert data.delinearize(symbols, sentence.split()) == tree
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.sampled_from(["(S", "(NP", ")S", ")NP", "(VP", ")VP", "NN", "DT"]), max_size=20),
     st.lists(words, min_size=1, max_size=8),
