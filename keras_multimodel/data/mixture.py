@@ -93,9 +93,10 @@ def mix(
     for name, dataset in datasets.items():
         if shuffle:
             buffer = buffer_size if sizes[name] is None else min(buffer_size, sizes[name])
-            task_seed = zlib.crc32(f"{seed} {name}".encode())
-            dataset = dataset.shuffle(buffer, seed=task_seed, reshuffle_each_iteration=True)
-        parts[name] = dataset.repeat().padded_batch(shares[name], drop_remainder=True)
+            stream = _shuffled_passes(dataset, buffer, zlib.crc32(f"{seed} {name}".encode()))
+        else:
+            stream = dataset.repeat()
+        parts[name] = stream.padded_batch(shares[name], drop_remainder=True)
     mixed = tf.data.Dataset.zip(parts).map(_to_model)
     return mixed.take(steps).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
@@ -122,6 +123,24 @@ def batch(dataset: tf.data.Dataset, task: str, batch_size: int) -> tf.data.Datas
     _check_datasets({task: dataset})
     batches = dataset.padded_batch(batch_size)
     return batches.map(lambda examples: _to_model({task: examples})).prefetch(2)
+
+
+def _shuffled_passes(dataset, buffer_size, seed):
+    """Repeats a data set endlessly, each pass and each epoch in an order of its own.
+
+    `shuffle(reshuffle_each_iteration=True)` draws from one generator, which a pipeline that reads
+    ahead at the end of an epoch moves on or not, as it happens. Here one number is drawn per epoch.
+    """
+
+    def epoch(number):
+        return tf.data.Dataset.counter().flat_map(
+            lambda index: dataset.shuffle(
+                buffer_size, seed=number + index, reshuffle_each_iteration=False
+            )
+        )
+
+    numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+    return numbers.take(1).flat_map(epoch)
 
 
 @tf.autograph.experimental.do_not_convert
