@@ -7,6 +7,7 @@ from keras_multimodel.layers.conv_res import ConvRes as ConvRes
 from keras_multimodel.layers.conv_step import ConvStep as ConvStep
 from keras_multimodel.layers.feed_forward import FeedForward as FeedForward
 from keras_multimodel.layers.image_modality import ImageModality as ImageModality
+from keras_multimodel.layers.layer_norm import LayerNorm as LayerNorm
 from keras_multimodel.layers.modality_net import ModalityNet as ModalityNet
 from keras_multimodel.layers.moe_layer import MoELayer as MoELayer
 from keras_multimodel.layers.slicenet_timing_signal import (

@@ -48,29 +48,31 @@ class Attention(keras.layers.Layer):
 
     def build(self, targets_shape, source_shape):
         for dense in (self.query, self.output_projection):
-            dense.build(targets_shape)
+            dense.build((None, targets_shape[-1]))
         for dense in (self.key, self.value):
-            dense.build(source_shape)
+            dense.build((None, source_shape[-1]))
 
     def call(self, targets, source, source_mask=None):
         mask = None if source_mask is None else ops.cast(source_mask, "bool")[:, None, None, :]
         keys, values = self.keys_and_values(source)
-        queries = self._split_heads(self.query(targets))
+        queries = self._project(targets, self.query)
         return self.attend(queries, keys, values, mask, is_causal=self.causal)
 
     def keys_and_values(self, source):
         """Returns the projected keys and values of `source`, each `(B, S, N, H)`."""
-        return self._split_heads(self.key(source)), self._split_heads(self.value(source))
+        return self._project(source, self.key), self._project(source, self.value)
 
     def attend(self, queries, keys, values, mask=None, is_causal: bool = False):
         """Returns `(B, T, hidden_dim)` from `(B, T, N, H)` queries; `mask` broadcasts to `(B, N, T, S)`."""
         x = ops.dot_product_attention(queries, keys, values, mask=mask, is_causal=is_causal)
-        x = ops.reshape(x, (ops.shape(x)[0], -1, self.hidden_dim))
-        return self.output_projection(x)
+        x = self.output_projection(ops.reshape(x, (-1, self.hidden_dim)))
+        return ops.reshape(x, (*ops.shape(queries)[:2], self.hidden_dim))
 
-    def _split_heads(self, x):
-        shape = (ops.shape(x)[0], -1, self.num_heads, self.hidden_dim // self.num_heads)
-        return ops.reshape(x, shape)
+    def _project(self, x, dense):
+        """Returns `(B, T, N, H)` from `(B, T, hidden_dim)`."""
+        heads = (self.num_heads, self.hidden_dim // self.num_heads)
+        rows = dense(ops.reshape(x, (-1, x.shape[-1])))
+        return ops.reshape(rows, (*ops.shape(x)[:2], *heads))
 
     def compute_output_shape(self, targets_shape, source_shape):
         return targets_shape

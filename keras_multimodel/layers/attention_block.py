@@ -4,6 +4,7 @@ import keras
 
 from keras_multimodel.layers.attention import Attention
 from keras_multimodel.layers.conv_step import ConvStep
+from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.timing_signal import TimingSignal
 
 
@@ -63,7 +64,7 @@ class AttentionBlock(keras.layers.Layer):
         self.self_attention = Attention(
             hidden_dim, num_heads, causal=padding == "causal", name="self_attention", **policy
         )
-        self.self_norm = keras.layers.LayerNormalization(epsilon=1e-6, name="self_norm", **policy)
+        self.self_norm = LayerNorm(name="self_norm", **policy)
         self.residual_dropout = keras.layers.Dropout(dropout, name="dropout", **policy)
 
     def build(self, targets_shape, source_shape=None):
@@ -88,9 +89,7 @@ class AttentionBlock(keras.layers.Layer):
             self.hidden_dim, self.num_heads, name="source_attention", **policy
         )
         self.source_attention.build(targets_shape, source_shape)
-        self.source_norm = keras.layers.LayerNormalization(
-            epsilon=1e-6, name="source_norm", **policy
-        )
+        self.source_norm = LayerNorm(name="source_norm", **policy)
         self.source_norm.build(targets_shape)
 
     def call(self, targets, source=None, mask=None, source_mask=None, training=None):

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.models.blocks import build_block, call_block, takes
 from keras_multimodel.models.encoder import deserialize_layers
 
@@ -38,9 +39,7 @@ class Mixer(keras.layers.Layer):
         self.reads_source = attention is not None and takes(attention, "source")
         self.join_norm = None
         if not self.reads_source:
-            self.join_norm = keras.layers.LayerNormalization(
-                epsilon=1e-6, dtype=self.dtype_policy, name="join_norm"
-            )
+            self.join_norm = LayerNorm(dtype=self.dtype_policy, name="join_norm")
 
     def build(self, input_shape):
         hidden_dim = input_shape[0][-1]

@@ -228,6 +228,9 @@ class MultiModel(keras.Model):
             validation_data = checks.check_data(
                 self._parts.tasks, validation_data, argument="validation_data"
             )
+        if self.compiled and not self.optimizer.built:
+            # Variables made while the first step is traced would have TensorFlow trace it twice.
+            self.optimizer.build(self.trainable_variables)
         return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):

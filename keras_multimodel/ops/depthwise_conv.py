@@ -19,12 +19,16 @@ def depthwise_conv1d(x, kernel, dilation_rate: int = 1, front: int = 0, back: in
     Returns:
         `(batch, length + front + back - (kernel_size - 1) * dilation_rate, channels)`.
     """
-    kernel_size, _, channels, _ = kernel.shape
+    if dilation_rate == 1:
+        x = ops.pad(x[:, :, None], [[0, 0], [front, back], [0, 0], [0, 0]])
+        return _convolve(x, kernel)[:, :, 0]
+    channels = kernel.shape[2]
     length = ops.shape(x)[1] + front + back
-    out_length = length - (kernel_size - 1) * dilation_rate
-    fill = -length % dilation_rate
-    x = ops.pad(x, [[0, 0], [front, back + fill], [0, 0]])
-    x = ops.reshape(x, (ops.shape(x)[0], -1, dilation_rate, channels))
-    x = ops.depthwise_conv(x, kernel, padding="valid", data_format="channels_last")
+    x = ops.pad(x, [[0, 0], [front, back + -length % dilation_rate], [0, 0]])
+    x = _convolve(ops.reshape(x, (ops.shape(x)[0], -1, dilation_rate, channels)), kernel)
     x = ops.reshape(x, (ops.shape(x)[0], -1, channels))
-    return x[:, :out_length]
+    return x[:, : length - (kernel.shape[0] - 1) * dilation_rate]
+
+
+def _convolve(x, kernel):
+    return ops.depthwise_conv(x, kernel, padding="valid", data_format="channels_last")

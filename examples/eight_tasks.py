@@ -1,0 +1,178 @@
+"""Trains one small model on eight real tasks, evaluates it, and lets it speak.
+
+Run from the repository: `python examples/eight_tasks.py`. It writes `model.keras`, `report.json` and plots of the
+learning curves into `runs/eight_tasks`.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+
+import keras_multimodel as kmm
+
+HIDDEN_DIM = kmm.VARIANTS["tiny"].hidden_dim
+TRANSLATION = ("en_de", "de_en", "en_fr", "fr_en")
+# Examples of each task in a step.
+SHARES = {"digits": 16, "emoji": 12, "speech": 12, "parse": 8} | {name: 10 for name in TRANSLATION}
+STEPS_PER_EPOCH = 50
+
+
+def raw(name, split="train"):
+    """Returns the raw examples of a task as a list of (input, target)."""
+    examples = kmm.datasets.load(name, split).as_numpy_iterator()
+    return [(example["inputs"], example["targets"]) for example in examples]
+
+
+def make_tasks():
+    """Builds the eight tasks: one net for images, one for audio, one for subwords shared by six."""
+    sentences = [text for name in ("en_de", "en_fr") for pair in raw(name) for text in pair]
+    sentences += [caption for _, caption in raw("emoji")] + [text for text, _ in raw("parse")]
+    text = kmm.data.train_text_preprocessor(sentences, vocabulary_size=3000, max_length=64)
+    transcripts = [transcript for _, transcript in raw("speech")]
+    letters = kmm.data.train_text_preprocessor(
+        transcripts, vocabulary_size=64, model_type="char", byte_fallback=False
+    )
+    trees = kmm.data.train_tree_preprocessor([tree for _, tree in raw("parse")])
+    mel = kmm.data.AudioPreprocessor(num_mel_bins=40, frame_step=20)
+
+    subwords = kmm.layers.TextModality(text.vocabulary_size, HIDDEN_DIM, preprocessor=text)
+    images = kmm.layers.ImageModality(
+        HIDDEN_DIM, (32, 32, 3), num_blocks=2, preprocessor=kmm.data.ImagePreprocessor((32, 32))
+    )
+    audio = kmm.layers.AudioModality(
+        HIDDEN_DIM, num_bins=40, num_blocks=2, channels=(32, HIDDEN_DIM), stem_channels=16,
+        preprocessor=mel,
+    )
+    characters = kmm.layers.TextModality(
+        letters.vocabulary_size, HIDDEN_DIM, preprocessor=letters
+    )
+    brackets = kmm.layers.TextModality(trees.vocabulary_size, HIDDEN_DIM, preprocessor=trees)
+    classes = kmm.layers.CategoryModality(
+        10, HIDDEN_DIM, preprocessor=kmm.data.CategoryPreprocessor([str(i) for i in range(10)])
+    )
+    return [
+        kmm.Task("digits", images, classes),
+        kmm.Task("emoji", images, subwords, max_target_length=24),
+        kmm.Task("speech", audio, characters, max_target_length=112),
+        kmm.Task("parse", subwords, brackets, max_target_length=128),
+        *(kmm.Task(name, subwords, subwords, max_target_length=64) for name in TRANSLATION),
+    ]
+
+
+def baseline(task, train, held_out):
+    """Scores the guess that knows how often each target occurs, and nothing of the input."""
+    net = task.targets
+    size = net.vocabulary_size if task.autoregressive else net.num_classes
+    targets = ([x["targets"] for x in d.as_numpy_iterator()] for d in (train, held_out))
+    return kmm.evaluation.unigram_baseline(*targets, size)
+
+
+def report_task(model, task, train, held_out):
+    """Measures one task on held-out data, with the right inputs and with wrong ones."""
+    single = model.task_model(task.name)
+    single.compile()
+    right, wrong = (
+        single.evaluate(kmm.data.batch(data, task.name, 32), verbose=0, return_dict=True)
+        for data in (held_out, kmm.evaluation.mismatched(held_out))
+    )
+    guess = baseline(task, train, held_out)
+    return {
+        "log_perplexity": right["log_perplexity"],
+        "accuracy": right["accuracy"],
+        "baseline_log_perplexity": guess.log_perplexity,
+        "baseline_accuracy": guess.accuracy,
+        "shuffled_input_log_perplexity": wrong["log_perplexity"],
+        "examples": sum(1 for _ in held_out),
+    }
+
+
+def print_table(tasks):
+    """Prints the measures of all tasks."""
+    columns = list(next(iter(tasks.values())))
+    print(f"\n{'task':8}" + "".join(f"{name.replace('_log_perplexity', '_lp'):>20}" for name in columns))
+    for name, row in tasks.items():
+        cells = (f"{v:20d}" if isinstance(v, int) else f"{v:20.3f}" for v in row.values())
+        print(f"{name:8}" + "".join(cells))
+
+
+def plot_curves(history, tasks, path):
+    """Plots each task's log-perplexity over the steps, and its baseline."""
+    figure, axes = plt.subplots(2, 4, figsize=(14, 6), layout="constrained")
+    for axis, (name, row) in zip(axes.flat, tasks.items()):
+        for prefix, label in (("", "training"), ("val_", "validation")):
+            values = history.get(f"{prefix}{name}_log_perplexity", [])
+            steps = np.linspace(1, len(history["loss"]), len(values)) * STEPS_PER_EPOCH
+            axis.plot(steps, values, marker=".", label=label)
+        axis.axhline(row["baseline_log_perplexity"], color="gray", ls=":", label="unigram")
+        axis.set(title=name, xlabel="step", ylabel="nats per target")
+    axes.flat[0].legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def print_samples(model):
+    """Does every task on two raw held-out inputs."""
+    for name in model.tasks:
+        examples = raw(name, "test")
+        inputs, targets = zip(*(examples[i] for i in (0, len(examples) // 2)))
+        for x, target, output in zip(inputs, targets, model.generate(name, list(inputs))):
+            shown = f" {x.decode()!r}" if name in ("parse", *TRANSLATION) else ""
+            target = target.decode() if isinstance(target, bytes) else target
+            print(f"{name}{shown}\n    wanted {target!r}\n    got    {output!r}")
+
+
+def main(steps, folder):
+    start = time.time()
+    keras.utils.set_random_seed(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = make_tasks()
+    data = {
+        split: {
+            task.name: kmm.data.encode(kmm.datasets.load(task.name, split), task, cache=True)
+            for task in tasks
+        }
+        for split in ("train", "validation", "test")
+    }
+    train = kmm.data.mix(data["train"], shares=SHARES, seed=1).repeat()
+    validation = kmm.data.mix(data["validation"], shares=SHARES, shuffle=False, steps=8).cache()
+
+    model = kmm.MultiModel.from_variant("tiny", tasks)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps, warmup_target=2e-3, warmup_steps=min(100, steps // 2), alpha=0.02
+    )
+    model.compile(keras.optimizers.Adam(rate, global_clipnorm=2.0))
+    history = model.fit(
+        train, epochs=max(1, steps // STEPS_PER_EPOCH),
+        steps_per_epoch=min(steps, STEPS_PER_EPOCH),
+        validation_data=validation, validation_freq=4,
+    ).history
+    model.save(folder / "model.keras")
+
+    results = {
+        task.name: report_task(model, task, data["train"][task.name], data["test"][task.name])
+        for task in tasks
+    }
+    print_table(results)
+    plot_curves(history, results, folder / "learning_curves.png")
+    print_samples(model)
+    report = {
+        "tasks": results,
+        "seconds": time.time() - start,
+        "parameters": model.count_params(),
+        "steps": steps,
+    }
+    (folder / "report.json").write_text(json.dumps(report, indent=2))
+    print(f"\n{steps} steps in {report['seconds']:.0f} s; results are in {folder}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--folder", type=pathlib.Path, default="runs/eight_tasks")
+    arguments = parser.parse_args()
+    main(arguments.steps, arguments.folder)
