@@ -1,75 +1,130 @@
-"""The sparse experts on TensorFlow without XLA: groups of variable size, one chain of small operations per expert."""
+"""The sparse experts on TensorFlow without XLA: groups of variable size, a few operations per expert.
+
+Axis legend: R rows (tokens x chosen), D hidden, H intermediate, E experts, K chosen.
+"""
+
+import math
 
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
 
 def compiles_with_xla() -> bool:
-    """Returns whether the graph that is being traced will be compiled by XLA, which needs static shapes."""
+    """Returns whether XLA, which needs static shapes, will compile the graph being traced."""
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def sparse_feed_forward(x, experts, gates, kernels, activation):
-    """See `keras_multimodel.ops.sparse_feed_forward`."""
+    """See `keras_multimodel.ops.sparse_feed_forward`.
+
+    Forward and backward are written together, since automatic differentiation would rebuild the
+    stacked kernels' gradients once per expert.
+    """
     num_experts, top_k = kernels[0].shape[0], experts.shape[1]
     flat = tf.reshape(experts, [-1])
     rows = tf.dynamic_partition(tf.range(tf.size(flat)), flat, num_experts + 1)
-    tokens = [index // top_k for index in rows[:-1]]
+    order = tf.concat(rows[:-1], 0)
+    sizes = tf.math.unsorted_segment_sum(tf.ones_like(flat), flat, num_experts + 1)[:-1]
 
-    def combine(values):
-        """Puts the experts' rows back in order, with zeros for empty places."""
-        empty = tf.zeros(tf.concat([tf.shape(rows[-1]), tf.shape(values[0])[1:]], 0), x.dtype)
-        return tf.dynamic_stitch(rows, [*values, empty])
+    def split(values):
+        return tf.split(values, sizes, num=num_experts)
+
+    def combine(values, weights):
+        """Sums each token's rows, which lie sorted by expert; empty places count as zeros."""
+        empty = tf.zeros([tf.size(rows[-1]), values[0].shape[1]], values[0].dtype)
+        values = tf.dynamic_stitch(rows, [*values, empty])
+        values = tf.reshape(values, [-1, top_k, values.shape[1]])
+        return tf.matmul(weights[:, None], values)[:, 0], values
 
     @tf.custom_gradient
     def run(x, gates, *kernels):
-        parts = [tf.unstack(kernel) for kernel in kernels]
-        inputs = [tf.gather(x, index) for index in tokens]
-        before = [
-            [tf.matmul(value, kernel) for value, kernel in zip(inputs, part)] for part in parts[:-1]
-        ]
-        hidden = [_activate(activation, values) for values in zip(*before)]
-        outputs = combine([tf.matmul(value, kernel) for value, kernel in zip(hidden, parts[-1])])
-        outputs = tf.reshape(outputs, [-1, top_k, x.shape[1]])
-        result = tf.reduce_sum(outputs * gates[..., None], axis=1)
+        x_rows = tf.gather(x, order // top_k)
+        chain = _Chain(kernels, activation, split)
+        outputs, rows_out = combine(chain.forward(split(x_rows)), gates)
 
         def gradient(upstream):
-            flat_gates = tf.reshape(gates, [-1, 1])
-            d_inputs, d_gates, d_kernels = [], [], [[] for _ in kernels]
-            for e in range(num_experts):
-                d_output = tf.gather(upstream, tokens[e])
-                gate = tf.gather(flat_gates, rows[e])
-                d_hidden = tf.matmul(d_output, parts[-1][e], transpose_b=True)
-                d_gates.append(tf.reduce_sum(hidden[e] * d_hidden, axis=1))
-                d_kernels[-1].append(tf.matmul(hidden[e], d_output * gate, transpose_a=True))
-                d_before = _activation_gradient(
-                    activation, [part[e] for part in before], hidden[e], d_hidden * gate
-                )
-                d_input = []
-                for i, value in enumerate(d_before):
-                    d_kernels[i].append(tf.matmul(inputs[e], value, transpose_a=True))
-                    d_input.append(tf.matmul(value, parts[i][e], transpose_b=True))
-                d_inputs.append(tf.add_n(d_input) if len(d_input) > 1 else d_input[0])
-            d_x = tf.reshape(combine(d_inputs), [-1, top_k, x.shape[1]])
-            d_gate = tf.reshape(combine(d_gates), tf.shape(gates))
-            return tf.reduce_sum(d_x, axis=1), d_gate, *[tf.stack(part) for part in d_kernels]
+            d_rows = tf.gather(upstream, order // top_k)
+            d_rows *= tf.gather(tf.reshape(gates, [-1, 1]), order)
+            d_inputs, d_kernels = chain.backward(split(x_rows), split(d_rows))
+            d_x, _ = combine(d_inputs, tf.ones_like(gates))
+            d_gates = tf.matmul(rows_out, upstream[..., None])[..., 0]
+            return d_x, d_gates, *d_kernels
 
-        return result, gradient
+        return outputs, gradient
 
     return run(x, gates, *[tf.convert_to_tensor(kernel) for kernel in kernels])
 
 
-def _activate(activation, before):
-    if len(before) == 1:
-        return activation(before[0])
-    return activation(before[1]) * before[0]
+class _Chain:
+    """The experts' two (or, gated, three) products, forward and backward, expert by expert."""
+
+    def __init__(self, kernels, activation, split):
+        self.parts = [tf.unstack(kernel) for kernel in kernels]
+        self.activation = activation
+        self.split = split
+        self.is_relu = len(kernels) == 2 and getattr(activation, "__name__", "") == "relu"
+        self.before = self.hidden = None
+
+    def forward(self, inputs):
+        before = [_products(inputs, part) for part in self.parts[:-1]]
+        if self.is_relu:
+            self.hidden = [tf.nn.relu(value) for value in before[0]]
+        else:
+            self.before = [tf.concat(values, 0) for values in before]
+            self.hidden = self.split(self._activate())
+        return _products(self.hidden, self.parts[-1])
+
+    def backward(self, inputs, upstream):
+        """Returns the gradients to the inputs and, stacked, to the kernels."""
+        d_hidden = _products(upstream, self.parts[-1], transpose_b=True)
+        d_before = self._activation_gradient(d_hidden)
+        d_kernels = [_stacked_products(inputs, values) for values in d_before]
+        d_kernels.append(_stacked_products(self.hidden, upstream))
+        d_inputs = _products(d_before[0], self.parts[0], transpose_b=True)
+        for values, part in zip(d_before[1:], self.parts[1:-1]):
+            more = _products(values, part, transpose_b=True)
+            d_inputs = [a + b for a, b in zip(d_inputs, more)]
+        return d_inputs, d_kernels
+
+    def _activate(self):
+        if len(self.before) == 1:
+            return self.activation(self.before[0])
+        return self.activation(self.before[1]) * self.before[0]
+
+    def _activation_gradient(self, d_hidden):
+        if self.is_relu:
+            relu_grad = tf.raw_ops.ReluGrad
+            return [[relu_grad(gradients=g, features=h) for g, h in zip(d_hidden, self.hidden)]]
+        with tf.GradientTape() as tape:
+            tape.watch(self.before)
+            hidden = self._activate()
+        gradients = tape.gradient(hidden, self.before, tf.concat(d_hidden, 0))
+        return [self.split(gradient) for gradient in gradients]
 
 
-def _activation_gradient(activation, before, hidden, upstream):
-    """Returns the gradients to the values before the activation."""
-    if len(before) == 1 and getattr(activation, "__name__", "") == "relu":
-        return [upstream * tf.cast(hidden > 0, upstream.dtype)]
-    with tf.GradientTape() as tape:
-        tape.watch(before)
-        value = _activate(activation, before)
-    return tape.gradient(value, before, upstream)
+def _products(values, kernels, transpose_b=False):
+    matmul = tf.raw_ops.MatMul  # One node for each product, and little time to trace it.
+    return [matmul(a=a, b=b, transpose_b=transpose_b) for a, b in zip(values, kernels)]
+
+
+def _stacked_products(left, right):
+    """Returns the products `left[e]^T right[e]`, stacked.
+
+    In float32 each product is written straight to its place: stacking them at the end would keep
+    them all, and read and write them once more.
+    """
+    products = [tf.raw_ops.MatMul(a=a, b=b, transpose_a=True) for a, b in zip(left, right)]
+    if products[0].dtype != tf.float32:
+        return tf.stack(products)
+    num_experts, rows, columns = len(left), *products[0].shape
+    pieces = math.gcd(rows * columns, 8)  # Small copies run at once, and are not cut into tasks.
+    shape = [num_experts * pieces, rows * columns // pieces]
+    stacked = tf.raw_ops.Empty(shape=shape, dtype=tf.float32, init=False)
+    places = tf.unstack(tf.reshape(tf.range(shape[0]), [num_experts, pieces]))
+    piece_shape = tf.constant([pieces, shape[1]])
+    writes = []
+    for place, product in zip(places, products):
+        value = tf.raw_ops.Reshape(tensor=product, shape=piece_shape)
+        writes.append(tf.raw_ops.InplaceUpdate(x=stacked, i=place, v=value))
+    with tf.control_dependencies(writes):
+        return tf.reshape(stacked, [num_experts, rows, columns])
