@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_multimodel.layers.conv_res import mask_for_pool, zero_masked
+from keras_multimodel.layers.conv_res import zero_masked
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -93,10 +93,9 @@ class ExitFlow(keras.layers.Layer):
         shortcut = self._conv(ops.relu(x), rows, self.shortcut_conv, self.shortcut_norm)
         x = self._conv(ops.relu(x), rows, self.convs[0], self.norms[0])
         x = self._conv(ops.relu(x), rows, self.convs[1], self.norms[1])
-        if rows is not None:
-            x = mask_for_pool(x, rows)
-            rows = rows[:, :: self.strides[0]]
+        # A window ends at its output's own position: padding, which comes last, is in no real one.
         x = self.pool(self._pad(x)) + shortcut
+        rows = None if rows is None else rows[:, :: self.strides[0]]
         x = self._conv(x, rows, self.convs[2], self.norms[2])
         x = self._conv(ops.relu(x), rows, self.convs[3], self.norms[3])
         return self.head(_mean(ops.relu(x), rows))

@@ -64,6 +64,14 @@ def test_padding_changes_nothing(length, more):
     assert np.all(np.isfinite(y))
 
 
+def test_what_stands_in_padding_does_not_matter_wherever_it_is():
+    net, x = make_net(), body_output(2, 11, 8)
+    mask = np.array([[False, True, True, False, True, True, False, True, True, False, False]] * 2)
+    changed = np.where(mask[:, :, None], x, 9.0 * body_output(2, 11, 8, seed=1))
+    y = to_numpy(net(x, reverse=True, mask=mask))
+    np.testing.assert_allclose(y, to_numpy(net(changed, reverse=True, mask=mask)), atol=1e-5)
+
+
 def test_keeps_the_contract_of_layers():
     run_layer_test(
         CategoryModality,
