@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import keras
+from keras import ops
 
 from keras_multimodel.decoding.generate import TaskGenerator
 from keras_multimodel.layers.attention_block import AttentionBlock
@@ -105,6 +106,7 @@ class MultiModel(keras.Model):
             tasks={task.name: task for task in tasks},
             body=body,
             stacks={"encoder_stacks": encoder_stacks, "decoder_stacks": decoder_stacks},
+            output_shapes={name: [n or 1 for n in x.shape] for name, x in outputs.items()},
             generators={},
         )
 
@@ -228,10 +230,30 @@ class MultiModel(keras.Model):
             validation_data = checks.check_data(
                 self._parts.tasks, validation_data, argument="validation_data"
             )
-        if self.compiled and not self.optimizer.built:
-            # Variables made while the first step is traced would have TensorFlow trace it twice.
-            self.optimizer.build(self.trainable_variables)
+        if self.compiled:
+            self._make_variables()
         return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
+
+    def _make_variables(self):
+        """Makes the variables of optimizer, loss and metrics.
+
+        Left to the first step, they would have TensorFlow trace that step twice.
+        """
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        shapes = self._parts.output_shapes
+        y = {name: ops.zeros(shape[:-1], "int32") for name, shape in shapes.items()}
+        y_pred = {name: ops.zeros(shape) for name, shape in shapes.items()}
+
+        def score():
+            self.compute_loss(x=None, y=y, y_pred=y_pred)
+            self.compute_metrics(x=None, y=y, y_pred=y_pred)
+
+        if keras.backend.backend() == "tensorflow":
+            self.distribute_strategy.run(score)
+        else:
+            score()
+        self.reset_metrics()
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluates as `keras.Model.evaluate` does, after a look at the first batch.
