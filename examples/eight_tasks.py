@@ -1,7 +1,7 @@
 """Trains one small model on eight real tasks, evaluates it, and lets it speak.
 
-Run from the repository: `python examples/eight_tasks.py`. It writes `model.keras`, `report.json` and plots of the
-learning curves into `runs/eight_tasks`.
+Run from the repository: `python examples/eight_tasks.py`. It writes `model.keras`, `report.json` and
+a plot of the learning curves into `runs/eight_tasks`.
 """
 
 import argparse
@@ -45,12 +45,14 @@ def make_tasks():
         HIDDEN_DIM, (32, 32, 3), num_blocks=2, preprocessor=kmm.data.ImagePreprocessor((32, 32))
     )
     audio = kmm.layers.AudioModality(
-        HIDDEN_DIM, num_bins=40, num_blocks=2, channels=(32, HIDDEN_DIM), stem_channels=16,
+        HIDDEN_DIM,
+        num_bins=40,
+        num_blocks=2,
+        channels=(32, HIDDEN_DIM),
+        stem_channels=16,
         preprocessor=mel,
     )
-    characters = kmm.layers.TextModality(
-        letters.vocabulary_size, HIDDEN_DIM, preprocessor=letters
-    )
+    characters = kmm.layers.TextModality(letters.vocabulary_size, HIDDEN_DIM, preprocessor=letters)
     brackets = kmm.layers.TextModality(trees.vocabulary_size, HIDDEN_DIM, preprocessor=trees)
     classes = kmm.layers.CategoryModality(
         10, HIDDEN_DIM, preprocessor=kmm.data.CategoryPreprocessor([str(i) for i in range(10)])
@@ -94,7 +96,8 @@ def report_task(model, task, train, held_out):
 def print_table(tasks):
     """Prints the measures of all tasks."""
     columns = list(next(iter(tasks.values())))
-    print(f"\n{'task':8}" + "".join(f"{name.replace('_log_perplexity', '_lp'):>20}" for name in columns))
+    heads = (f"{name.replace('log_perplexity', 'lp'):>20}" for name in columns)
+    print(f"\n{'task':8}" + "".join(heads))
     for name, row in tasks.items():
         cells = (f"{v:20d}" if isinstance(v, int) else f"{v:20.3f}" for v in row.values())
         print(f"{name:8}" + "".join(cells))
@@ -147,9 +150,11 @@ def main(steps, folder):
     )
     model.compile(keras.optimizers.Adam(rate, global_clipnorm=2.0))
     history = model.fit(
-        train, epochs=max(1, steps // STEPS_PER_EPOCH),
+        train,
+        epochs=max(1, steps // STEPS_PER_EPOCH),
         steps_per_epoch=min(steps, STEPS_PER_EPOCH),
-        validation_data=validation, validation_freq=4,
+        validation_data=validation,
+        validation_freq=4,
     ).history
     model.save(folder / "model.keras")
 

@@ -7,12 +7,16 @@ from keras_multimodel.ops.distribution import num_replicas, replica_sum
 
 
 def position_weights(y_true, mask_id, sample_weight=None):
-    """Returns float32 weights of the shape of `y_true`: 0 at `mask_id`, else 1 or the sample weight.
+    """Returns float32 weights of the shape of `y_true`: 0 at `mask_id`, else 1 or the sample
+    weight.
 
     Args:
         y_true: integer ids `(batch, ...)`.
         mask_id: the id that does not count, or None.
         sample_weight: `(batch,)` or of the shape of `y_true`, or None.
+
+    Returns:
+        float32 weights of the shape of `y_true`: 0 at `mask_id`, else 1 or the sample weight.
     """
     weights = ops.ones_like(y_true, dtype="float32")
     if mask_id is not None:
@@ -27,11 +31,13 @@ def position_weights(y_true, mask_id, sample_weight=None):
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class LabelSmoothedCrossentropy(keras.losses.Loss):
-    """Cross-entropy in nats against smoothed labels, less its minimum, averaged over the real positions of the global batch.
+    """Cross-entropy in nats against smoothed labels, less its minimum, averaged over the real
+    positions of the global batch.
 
-    The soft target is `1 - s` on the label and `s / (V - 1)` on the other `V - 1` ids. Its entropy is subtracted, so that a
-    perfect prediction costs 0. The average is over real positions and not over positions: padding changes nothing, and neither does
-    how a strategy cuts the batch among its replicas.
+    The soft target is `1 - s` on the label and `s / (V - 1)` on the other `V - 1` ids. Its entropy
+    is subtracted, so that a perfect prediction costs 0. The average is over real positions and not
+    over positions: padding changes nothing, and neither does how a strategy cuts the batch among
+    its replicas.
 
     Args:
         label_smoothing: `s`.

@@ -83,9 +83,7 @@ class TopKAccuracy(_PositionMean):
         sample_weight: `(batch,)` or of the shape of `y_true`.
     """
 
-    def __init__(
-        self, k: int = 5, name: str | None = None, mask_id: int | None = None, dtype=None
-    ):
+    def __init__(self, k: int = 5, name: str | None = None, mask_id: int | None = None, dtype=None):
         super().__init__(name or f"top_{k}_accuracy", mask_id, dtype)
         self.k = k
 

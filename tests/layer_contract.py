@@ -4,7 +4,7 @@ from keras.src.testing import TestCase
 
 
 def run_layer_test(layer_class, **kwargs) -> None:
-    """Runs keras' own contract test: config, build, shapes, dtypes, serialization, `fit`, mixed precision.
+    """Runs keras' own contract test: config, shapes, dtypes, serialization, `fit`, precision.
 
     Args:
         layer_class: the class under test.

@@ -18,7 +18,8 @@ class Attention(keras.layers.Layer):
     Call arguments:
         targets: `(B, T, hidden_dim)`, gives the queries.
         source: `(B, S, hidden_dim)`, gives keys and values.
-        source_mask: boolean `(B, S)`, True at real positions. A row without any real position attends to all evenly.
+        source_mask: boolean `(B, S)`, True at real positions. A row without any real position
+            attends to all evenly.
 
     Returns:
         `(B, T, hidden_dim)`.
@@ -63,7 +64,7 @@ class Attention(keras.layers.Layer):
         return self._project(source, self.key), self._project(source, self.value)
 
     def attend(self, queries, keys, values, mask=None, is_causal: bool = False):
-        """Returns `(B, T, hidden_dim)` from `(B, T, N, H)` queries; `mask` broadcasts to `(B, N, T, S)`."""
+        """Returns `(B, T, hidden_dim)` from queries `(B, T, N, H)`; `mask` fits `(B, N, T, S)`."""
         x = ops.dot_product_attention(queries, keys, values, mask=mask, is_causal=is_causal)
         x = self.output_projection(ops.reshape(x, (-1, self.hidden_dim)))
         return ops.reshape(x, (*ops.shape(queries)[:2], self.hidden_dim))

@@ -12,8 +12,8 @@ from keras_multimodel.layers.timing_signal import TimingSignal
 class AttentionBlock(keras.layers.Layer):
     """Timed and convolved targets attend to themselves, then to a source.
 
-    `q = step_{5, dilated by 4}(step_5(targets + timing))`, `x = LN(targets + SelfAttention(q))`, and with a source
-    `x = LN(x + SourceAttention(x, source))`.
+    `q = step_{5, dilated by 4}(step_5(targets + timing))`, `x = LN(targets + SelfAttention(q))`,
+    and with a source `x = LN(x + SourceAttention(x, source))`.
 
     Args:
         hidden_dim: channels in and out.
@@ -23,7 +23,8 @@ class AttentionBlock(keras.layers.Layer):
 
     Call arguments:
         targets: `(batch, length, hidden_dim)`.
-        source: `(batch, source_length, hidden_dim)` or None. Whether there is one is settled by the first call.
+        source: `(batch, source_length, hidden_dim)` or None. Whether there is one is settled by the
+            first call.
         mask: boolean `(batch, length)`, True at real targets.
         source_mask: boolean `(batch, source_length)`, True at real source positions.
 
@@ -31,12 +32,13 @@ class AttentionBlock(keras.layers.Layer):
         `(batch, length, hidden_dim)`.
 
     Raises:
-        ValueError: `num_heads` does not divide `hidden_dim`; `dropout` is outside [0, 1); the inputs' last axis is not
-            `hidden_dim`; a source comes or is missing where the first call had it otherwise.
+        ValueError: `num_heads` does not divide `hidden_dim`; `dropout` is outside [0, 1); the
+            inputs' last axis is not `hidden_dim`; a source comes or is missing where the first call
+            had it otherwise.
 
     Reference:
-        Kaiser et al. 2017, arXiv 1706.05137, section 2.3. Residuals and normalisation are not drawn there; they stand where the
-        authors' code has them.
+        Kaiser et al. 2017, arXiv 1706.05137, section 2.3. Residuals and normalisation are not drawn
+        there; they stand where the authors' code has them.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class AttentionBlock(keras.layers.Layer):
         if (source is None) != (self.source_attention is None):
             raise ValueError(
                 "`source` must be given in every call or in none. Received: "
-                f"source={'None' if source is None else 'a tensor'}, after a first call of the other kind"
+                f"source={'None' if source is None else 'a tensor'}, unlike the first call"
             )
         x = self.timing(targets)
         for step in self.steps:

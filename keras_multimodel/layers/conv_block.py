@@ -13,14 +13,15 @@ _PAPER_DILATION_RATES = (1, 1, 1, 8)
 class ConvBlock(keras.layers.Layer):
     """Pairs of convolution steps; after each pair the block's input is added.
 
-    With the default kernels: `h1 = step(x)`, `h2 = x + step(h1)`, `h3 = step(h2)`, `h4 = x + step(h3)`, dropout on `h4`. An odd last
-    step counts as a pair.
+    With the default kernels: `h1 = step(x)`, `h2 = x + step(h1)`, `h3 = step(h2)`, `h4 = x +
+    step(h3)`, dropout on `h4`. An odd last step counts as a pair.
 
     Args:
         hidden_dim: channels in and out.
         kernel_sizes: one kernel size a step.
-        dilation_rates: one dilation rate a step. The default is the paper's for its four steps; with another number of kernels
-            and the default left as it is, the first rates of it are used.
+        dilation_rates: one dilation rate a step. The default is the paper's for its four steps;
+            with another number of kernels and the default left as it is, the first rates of it are
+            used.
         padding: `"same"` in an encoder, `"causal"` in a decoder.
         dropout: rate on the block's output while training.
 
@@ -39,8 +40,8 @@ class ConvBlock(keras.layers.Layer):
     ```
 
     Raises:
-        ValueError: no kernels, as many dilation rates as kernels are missing, `dropout` is outside [0, 1), or the last axis of the
-            inputs is not `hidden_dim`.
+        ValueError: no kernels, as many dilation rates as kernels are missing, `dropout` is outside
+            [0, 1), or the last axis of the inputs is not `hidden_dim`.
 
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137, section 2.1.
@@ -61,7 +62,7 @@ class ConvBlock(keras.layers.Layer):
             dilation_rates = dilation_rates[: len(kernel_sizes)]
         if not kernel_sizes or len(kernel_sizes) != len(dilation_rates):
             raise ValueError(
-                "`kernel_sizes` and `dilation_rates` must have one entry a step and at least one step. "
+                "`kernel_sizes` and `dilation_rates` must have one entry a step, and at least one. "
                 f"Received: kernel_sizes={kernel_sizes}, dilation_rates={dilation_rates}"
             )
         if not 0 <= dropout < 1:

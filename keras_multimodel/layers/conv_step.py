@@ -11,7 +11,8 @@ from keras_multimodel.ops.depthwise_conv import depthwise_conv1d
 class ConvStep(keras.layers.Layer):
     """ReLU, depthwise-separable convolution, layer normalisation.
 
-    Masked positions are zeroed before the convolution, so that padding never reaches a real position.
+    Masked positions are zeroed before the convolution, so that padding never reaches a real
+    position.
 
     Args:
         filters: output channels.
@@ -30,7 +31,8 @@ class ConvStep(keras.layers.Layer):
         ValueError: a size is not a positive integer, or `padding` is unknown.
 
     Reference:
-        Kaiser et al. 2017, arXiv 1706.05137, section 2.1: `ConvStep(W, x) = LN(SepConv(W, ReLU(x)))`.
+        Kaiser et al. 2017, arXiv 1706.05137, section 2.1: `ConvStep(W, x) = LN(SepConv(W,
+        ReLU(x)))`.
     """
 
     def __init__(

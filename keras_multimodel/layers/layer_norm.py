@@ -8,7 +8,8 @@ from keras_multimodel.ops.layer_norm import layer_norm
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class LayerNorm(keras.layers.Layer):
-    """Normalises the last axis, as `keras.layers.LayerNormalization` does, with a third of its graph nodes.
+    """Normalises the last axis, as `keras.layers.LayerNormalization` does, with a third of its
+    graph nodes.
 
     Args:
         epsilon: added to the variance.

@@ -7,34 +7,39 @@ import keras
 class ModalityNet(keras.layers.Layer):
     """Translates one kind of data into the body's representation, and the body's output back.
 
-    A subclass is a new modality. It implements `encode` if tasks may read it, `decode` if tasks may write it, or both, and sets
-    the class attributes below. One instance used by several tasks shares its weights between them.
+    A subclass is a new modality. It implements `encode` if tasks may read it, `decode` if tasks may
+    write it, or both, and sets the class attributes below. One instance used by several tasks
+    shares its weights between them.
 
     Attributes:
-        example_shape: shape of one example as the net reads it, without the batch axis; None for an axis of variable size.
+        example_shape: shape of one example as the net reads it, without the batch axis; None for an
+            axis of variable size.
         example_dtype: dtype of that example.
-        autoregressive: whether targets are sequences of ids that the decoder writes one by one (0 is padding). If False, the
-            targets leave after the encoder and `decode` sees the encoded input.
+        autoregressive: whether targets are sequences of ids that the decoder writes one by one (0
+            is padding). If False, the targets leave after the encoder and `decode` sees the encoded
+            input.
 
     Args:
         hidden_dim: width of the body's representation.
-        preprocessor: turns a raw example into arrays of `example_shape` (`preprocessor(raw)`) and a prediction back into raw
-            form (`preprocessor.decode(prediction, inputs)`); see `keras_multimodel.data`. Without one, `MultiModel.generate`
-            takes and returns arrays.
+        preprocessor: turns a raw example into arrays of `example_shape` (`preprocessor(raw)`) and a
+            prediction back into raw form (`preprocessor.decode(prediction, inputs)`); see
+            `keras_multimodel.data`. Without one, `MultiModel.generate` takes and returns arrays.
 
     Call arguments:
-        inputs: the modality's own data, `(batch, *example_shape)`; with `reverse=True` the body's output, `(batch, length,
-            hidden_dim)`.
-        mask: boolean `(batch, length)`, True where the body's output is real. Used with `reverse=True`.
+        inputs: the modality's own data, `(batch, *example_shape)`; with `reverse=True` the body's
+            output, `(batch, length, hidden_dim)`.
+        mask: boolean `(batch, length)`, True where the body's output is real. Used with
+            `reverse=True`.
         reverse: whether to translate back.
-        like: with `reverse=True`, the encoded input before it was flattened, `(batch, *positions, hidden_dim)`, for a net that
-            needs its spatial form.
+        like: with `reverse=True`, the encoded input before it was flattened, `(batch, *positions,
+            hidden_dim)`, for a net that needs its spatial form.
 
     Returns:
         `(batch, *positions, hidden_dim)`, or with `reverse=True` the logits.
 
     Raises:
-        ValueError: `hidden_dim` is not a positive integer, or the modality does not have the direction asked for.
+        ValueError: `hidden_dim` is not a positive integer, or the modality does not have the
+            direction asked for.
 
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137, section 2.5 (modality nets).
@@ -47,21 +52,23 @@ class ModalityNet(keras.layers.Layer):
     def __init__(self, hidden_dim: int, preprocessor=None, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(hidden_dim, int) or hidden_dim < 1:
-            raise ValueError(f"`hidden_dim` must be a positive integer. Received: hidden_dim={hidden_dim}")
+            raise ValueError(
+                f"`hidden_dim` must be a positive integer. Received: hidden_dim={hidden_dim}"
+            )
         self.hidden_dim = hidden_dim
         self.preprocessor = preprocessor
         self.supports_masking = True
 
     def encode(self, inputs, mask=None):
         """Maps `(batch, *example_shape)` to `(batch, *positions, hidden_dim)`."""
-        raise ValueError(f"`{type(self).__name__}` cannot be the input of a task: it has no `encode`.")
+        raise ValueError(f"`{type(self).__name__}` cannot be an input: it has no `encode`.")
 
     def decode(self, inputs, mask=None, like=None):
         """Maps the body's output `(batch, length, hidden_dim)` to logits."""
-        raise ValueError(f"`{type(self).__name__}` cannot be the target of a task: it has no `decode`.")
+        raise ValueError(f"`{type(self).__name__}` cannot be a target: it has no `decode`.")
 
     def padding_mask(self, inputs):
-        """Returns a boolean `(batch, length)`, True at real positions after `encode`, or None where all are real."""
+        """Returns a boolean `(batch, length)`, True at real positions after `encode`, or None."""
         return None
 
     def call(self, inputs, mask=None, reverse=False, like=None):

@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_multimodel.layers.timing_signal import TimingSignal
 
@@ -11,8 +10,8 @@ from keras_multimodel.layers.timing_signal import TimingSignal
 class SliceNetTimingSignal(TimingSignal):
     """Adds sines, then cosines, to the first channels only.
 
-    With `n = num_timescales`, channel `i < n` gets `sin(t / max_timescale^(i / (n - 1)))`, channel `n + i` the cosine of the
-    same angle, and channels from `2 n` on stay as they are.
+    With `n = num_timescales`, channel `i < n` gets `sin(t / max_timescale^(i / (n - 1)))`, channel
+    `n + i` the cosine of the same angle, and channels from `2 n` on stay as they are.
 
     Args:
         num_timescales: how many wavelengths, at least 2.

@@ -10,26 +10,29 @@ from keras_multimodel.layers.modality_net import ModalityNet
 class TextModality(ModalityNet):
     """Embeds ids, and turns the body's output into a score for every id.
 
-    Embeddings start from N(0, 1 / hidden_dim) and are scaled by sqrt(hidden_dim); id 0 is padding and embeds to zero.
+    Embeddings start from N(0, 1 / hidden_dim) and are scaled by sqrt(hidden_dim); id 0 is padding
+    and embeds to zero.
 
     Args:
         vocabulary_size: number of ids, padding included.
         hidden_dim: width of the body's representation.
-        tie_weights: whether the scores use the embedding table too (the default), or a table of their own as in the authors'
-            code.
+        tie_weights: whether the scores use the embedding table too (the default), or a table of
+            their own as in the authors' code.
         preprocessor: see `ModalityNet`.
 
     Call arguments:
-        inputs: ids `(batch, length)`; with `reverse=True` the body's output `(batch, length, hidden_dim)`.
+        inputs: ids `(batch, length)`; with `reverse=True` the body's output `(batch, length,
+            hidden_dim)`.
         mask: not used: padding is id 0.
         reverse: whether to translate back.
 
     Returns:
-        `(batch, length, hidden_dim)`, or with `reverse=True` logits `(batch, length, vocabulary_size)`.
+        `(batch, length, hidden_dim)`, or with `reverse=True` logits `(batch, length,
+        vocabulary_size)`.
 
     Raises:
-        ValueError: `vocabulary_size` is under 2, ids are not integers of rank 2, or, where values can be read, outside
-            `[0, vocabulary_size)`.
+        ValueError: `vocabulary_size` is under 2, ids are not integers of rank 2, or, where values
+            can be read, outside `[0, vocabulary_size)`.
 
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137, section 2.5.1.

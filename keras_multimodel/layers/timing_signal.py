@@ -9,14 +9,16 @@ from keras import ops
 class TimingSignal(keras.layers.Layer):
     """Adds sines and cosines of the position, interleaved over the channels.
 
-    `timing(t, 2i) = sin(t / max_timescale^(2i / depth))`, `timing(t, 2i + 1) = cos` of the same angle.
+    `timing(t, 2i) = sin(t / max_timescale^(2i / depth))`, `timing(t, 2i + 1) = cos` of the same
+    angle.
 
     Args:
         max_timescale: the longest wavelength is `2 * pi` times this.
 
     Call arguments:
         inputs: `(batch, length, depth)`.
-        start: position of the first input, an integer or a scalar tensor; not 0 when a sequence is read piece by piece.
+        start: position of the first input, an integer or a scalar tensor; not 0 when a sequence is
+            read piece by piece.
 
     Returns:
         `(batch, length, depth)`, the inputs plus the signal.
@@ -25,7 +27,8 @@ class TimingSignal(keras.layers.Layer):
         ValueError: `max_timescale` is not positive, or the inputs are not of rank 3.
 
     Reference:
-        Kaiser et al. 2017, arXiv 1706.05137, section 2.3; the code's other layout is `SliceNetTimingSignal`.
+        Kaiser et al. 2017, arXiv 1706.05137, section 2.3; the code's other layout is
+        `SliceNetTimingSignal`.
     """
 
     def __init__(self, max_timescale: float = 10_000.0, **kwargs):

@@ -8,12 +8,16 @@ from keras import ops
 
 
 def clone(template: keras.layers.Layer, name: str, causal: bool = False) -> keras.layers.Layer:
-    """Returns a new layer of the template's config.
+    """Makes a new layer of a template's config.
 
     Args:
         template: the block.
         name: name of the clone.
-        causal: whether it will stand in a decoder; a `padding` of the config then becomes `"causal"`, a `causal` True.
+        causal: whether it will stand in a decoder; a `padding` of the config then becomes
+            `"causal"`, a `causal` True.
+
+    Returns:
+        The layer, not built.
     """
     config = {**template.get_config(), "name": name}
     if causal and "padding" in config:
@@ -29,7 +33,10 @@ def takes(block: keras.layers.Layer, argument: str) -> bool:
 
 
 def call_block(block, inputs, training=None, **arguments):
-    """Calls a block with those of the arguments that its `call` has, so that a user's block needs no more than `call(inputs)`."""
+    """Calls a block with those of the arguments that its `call` has.
+
+    A user's block so needs no more than `call(inputs)`.
+    """
     known = {name: value for name, value in arguments.items() if takes(block, name)}
     if takes(block, "training"):
         known["training"] = training
@@ -37,7 +44,7 @@ def call_block(block, inputs, training=None, **arguments):
 
 
 def build_block(block, hidden_dim: int) -> None:
-    """Builds a block, if there is one, and all layers within it, by a symbolic call on `(batch, length, hidden_dim)`."""
+    """Builds a block, if there is one, and all layers within it, by a symbolic call."""
     if block is None or block.built:
         return
     sequence = keras.KerasTensor((None, None, hidden_dim), dtype=block.compute_dtype)
@@ -46,9 +53,11 @@ def build_block(block, hidden_dim: int) -> None:
 
 
 def call_position_wise(block, inputs: list, masks: list, training=None) -> list:
-    """Calls a block that treats every position alone once, on the positions of all sequences together.
+    """Calls a block that treats every position alone once, on the positions of all sequences
+    together.
 
-    The experts then see what the whole step holds, whatever stacks it comes in, and are balanced over all of it.
+    The experts then see what the whole step holds, whatever stacks it comes in, and are balanced
+    over all of it.
 
     Args:
         block: the block; without `position_wise = True` it is called on each sequence apart.
@@ -74,7 +83,8 @@ def call_position_wise(block, inputs: list, masks: list, training=None) -> list:
 
 
 def check_template(argument: str, template, hidden_dim: int, causal: bool) -> None:
-    """Checks that a block maps `(batch, length, hidden_dim)` to itself, and in a decoder looks at no later input.
+    """Checks that a block maps `(batch, length, hidden_dim)` to itself, and in a decoder looks at
+    no later input.
 
     Args:
         argument: the builder's name for it, for messages.
@@ -83,8 +93,8 @@ def check_template(argument: str, template, hidden_dim: int, causal: bool) -> No
         causal: whether clones of it stand in the mixer and decoder.
 
     Raises:
-        ValueError: it is no layer, is of another `hidden_dim`, cannot be cloned or called, changes the shape, or lets an output see a
-            later input.
+        ValueError: it is no layer, is of another `hidden_dim`, cannot be cloned or called, changes
+            the shape, or lets an output see a later input.
     """
     if template is None:
         return
@@ -114,8 +124,9 @@ def _check_shape(argument, probe, hidden_dim):
         ) from error
     if getattr(result, "shape", None) != sequence.shape:
         raise ValueError(
-            f"`{argument}` must keep the shape (batch, length, hidden_dim). Received: {argument}={probe!r}, "
-            f"which maps {sequence.shape} to {getattr(result, 'shape', type(result).__name__)}"
+            f"`{argument}` must keep the shape (batch, length, hidden_dim). "
+            f"Received: {argument}={probe!r}, which maps "
+            f"{sequence.shape} to {getattr(result, 'shape', type(result).__name__)}"
         )
 
 
@@ -127,14 +138,17 @@ def _check_causality(argument, probe, hidden_dim):
     mask = np.ones((1, 6), "bool")
     before, after = (
         ops.convert_to_numpy(
-            call_block(probe, ops.convert_to_tensor(v), False, mask=mask, source=x, source_mask=mask)
+            call_block(
+                probe, ops.convert_to_tensor(v), False, mask=mask, source=x, source_mask=mask
+            )
         )
         for v in (x, changed)
     )
     leak = np.abs(before[:, :-1].astype("float32") - after[:, :-1].astype("float32")).max()
     if leak > 1e-4:
         raise ValueError(
-            f"`{argument}` must be causal in the decoder: no output may depend on a later input. Received: "
-            f"{argument}={probe!r}, where a change of the last input changed an earlier output by {leak:.2g}. "
-            "A block whose config has a `padding` gets padding='causal' there, one with a `causal` gets True."
+            f"`{argument}` must be causal in the decoder: no output may depend on a later input. "
+            f"Received: {argument}={probe!r}, where a change of the last input changed an earlier "
+            f"output by {leak:.2g}. A block whose config has a `padding` gets padding='causal' "
+            "there, one with a `causal` gets True."
         )

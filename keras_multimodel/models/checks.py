@@ -11,11 +11,18 @@ from keras_multimodel.models.task import Task
 def check_tasks(tasks: list, hidden_dim: int) -> None:
     """Checks the tasks of a model.
 
+    Args:
+        tasks: the tasks.
+        hidden_dim: the model's.
+
     Raises:
-        ValueError: there is none, one is no `Task`, a name comes twice, or a modality net is of another `hidden_dim`.
+        ValueError: there is none, one is no `Task`, a name comes twice, or a modality net is of
+            another `hidden_dim`.
     """
     if not isinstance(hidden_dim, int) or hidden_dim < 1:
-        raise ValueError(f"`hidden_dim` must be a positive integer. Received: hidden_dim={hidden_dim}")
+        raise ValueError(
+            f"`hidden_dim` must be a positive integer. Received: hidden_dim={hidden_dim}"
+        )
     if not tasks:
         raise ValueError(f"`tasks` must hold at least one task. Received: tasks={tasks}")
     for task in tasks:
@@ -35,7 +42,15 @@ def check_tasks(tasks: list, hidden_dim: int) -> None:
 
 
 def check_stacks(argument: str, stacks, names: list[str]) -> list[list[str]]:
-    """Returns the stacks as lists.
+    """Checks stacks of tasks.
+
+    Args:
+        argument: their name, for messages.
+        stacks: lists of names.
+        names: the names to distribute.
+
+    Returns:
+        The stacks as lists.
 
     Raises:
         ValueError: they do not hold each of `names` exactly once.
@@ -51,6 +66,10 @@ def check_stacks(argument: str, stacks, names: list[str]) -> list[list[str]]:
 def check_inputs(tasks: dict[str, Task], x) -> None:
     """Checks keys, ranks and dtypes of a batch of inputs: arrays, tensors or specs of them.
 
+    Args:
+        tasks: the model's tasks.
+        x: dict of dicts.
+
     Raises:
         ValueError: naming the task, the key and what was received.
     """
@@ -65,6 +84,10 @@ def check_inputs(tasks: dict[str, Task], x) -> None:
 def check_targets(tasks: dict[str, Task], y) -> None:
     """Checks keys, ranks and dtypes of a batch of targets.
 
+    Args:
+        tasks: the model's tasks.
+        y: dict.
+
     Raises:
         ValueError: naming the task and what was received.
     """
@@ -74,7 +97,13 @@ def check_targets(tasks: dict[str, Task], y) -> None:
 
 
 def check_values(tasks: dict[str, Task], x, y=None) -> None:
-    """Checks that ids lie within their vocabulary and labels within their classes, for arrays whose values can be read.
+    """Checks that ids lie within their vocabulary and labels within their classes, for arrays whose
+    values can be read.
+
+    Args:
+        tasks: the model's tasks.
+        x: dict of dicts of arrays.
+        y: dict of arrays, or None.
 
     Raises:
         ValueError: naming the task, the key and the first value that does not.
@@ -92,7 +121,8 @@ def check_data(tasks: dict[str, Task], x, y=None, argument: str = "x"):
 
     Args:
         tasks: the model's tasks.
-        x: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator of batches, or a dict of arrays.
+        x: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator of batches, or a dict of
+            arrays.
         y: targets, if `x` is a dict of arrays.
         argument: name of `x` for messages.
 
@@ -132,7 +162,9 @@ def _check_examples(argument, x, y):
             sizes[name] = len(array) if hasattr(array, "__len__") else 0
     empty = [name for name, size in sizes.items() if size == 0]
     if empty:
-        raise ValueError(f"`{argument}` must hold examples of every task. Received: none of {empty}")
+        raise ValueError(
+            f"`{argument}` must hold examples of every task. Received: none of {empty}"
+        )
 
 
 def _check_batch(tasks, batch):

@@ -11,7 +11,8 @@ class Decoder(keras.layers.Layer):
     """Blocks of causal convolution and attention to the source, with experts in the middle of them.
 
     Args:
-        blocks: list of lists of causal layers; each is called with the targets and, if its `call` takes one, the source.
+        blocks: list of lists of causal layers; each is called with the targets and, if its `call`
+            takes one, the source.
         experts: layer that stands in the middle of the blocks, or None.
 
     Call arguments:
@@ -43,7 +44,9 @@ class Decoder(keras.layers.Layer):
                 x = self._route(x, masks, training)
             for layer in block:
                 x = [
-                    call_block(layer, s, training, mask=mask, source=source, source_mask=source_mask)
+                    call_block(
+                        layer, s, training, mask=mask, source=source, source_mask=source_mask
+                    )
                     for s, mask, source, source_mask in zip(x, masks, sources, source_masks)
                 ]
         return x

@@ -9,7 +9,8 @@ from keras_multimodel.models.blocks import build_block, call_block, call_positio
 class Encoder(keras.layers.Layer):
     """A timing signal, convolution blocks, and experts in the middle of them.
 
-    Several sequences of different length can pass at once: convolutions see them apart, experts all together.
+    Several sequences of different length can pass at once: convolutions see them apart, experts all
+    together.
 
     Args:
         blocks: layers that map `(batch, length, hidden_dim)` to itself.

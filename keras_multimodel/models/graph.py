@@ -30,7 +30,8 @@ def encode(tasks, stacks, encoder, inputs: dict) -> dict:
         inputs: per task the dict of its input tensors.
 
     Returns:
-        per task the encoded input `(batch, length, hidden_dim)`, its mask, and the features before they were flattened.
+        per task the encoded input `(batch, length, hidden_dim)`, its mask, and the features before
+        they were flattened.
     """
     features, sequences, masks = {}, {}, {}
     for task in tasks:
@@ -46,7 +47,8 @@ def encode(tasks, stacks, encoder, inputs: dict) -> dict:
         masks[task.name] = mask
     encoded = encoder(*_stack_all(stacks, sequences, masks))
     encoded = _unstack_all(stacks, encoded, sequences)
-    return {task.name: (encoded[task.name], masks[task.name], features[task.name]) for task in tasks}
+    names = [task.name for task in tasks]
+    return {name: (encoded[name], masks[name], features[name]) for name in names}
 
 
 def decode(tasks, stacks, body, inputs: dict, encoded: dict) -> dict:
@@ -56,7 +58,8 @@ def decode(tasks, stacks, body, inputs: dict, encoded: dict) -> dict:
         tasks: those tasks.
         stacks: lists of the names of tasks that pass mixer and decoder together.
         body: holder of `commands`, `mixer` and `decoder`.
-        inputs: per task the dict of its input tensors, with the ids `(batch, length)` under `"targets"`.
+        inputs: per task the dict of its input tensors, with the ids `(batch, length)` under
+            `"targets"`.
         encoded: per task the encoded input and its mask, as `encode` returns them.
 
     Returns:
@@ -77,8 +80,7 @@ def decode(tasks, stacks, body, inputs: dict, encoded: dict) -> dict:
     x = body.decoder(x, source, x_masks, source_mask)
     x = _unstack_all(stacks, x, sequences)
     return {
-        task.name: task.targets(x[task.name], mask=masks[task.name], reverse=True)
-        for task in tasks
+        task.name: task.targets(x[task.name], mask=masks[task.name], reverse=True) for task in tasks
     }
 
 
@@ -96,11 +98,15 @@ def classify(tasks, encoded: dict) -> dict:
 
 
 def single_task_models(task, body) -> tuple[keras.Model, keras.Model | None]:
-    """Returns the models that generation runs for one task, all of shared weights.
+    """Makes the models that generation runs for one task, all of shared weights.
+
+    Args:
+        task: the task.
+        body: the body that holds its weights.
 
     Returns:
-        a model from inputs to class logits, and None; or one from inputs to `{"encoded", "mask"}`, and one from `{"targets", "encoded",
-        "mask"}` to logits.
+        a model from inputs to class logits, and None; or one from inputs to `{"encoded", "mask"}`,
+        and one from `{"targets", "encoded", "mask"}` to logits.
     """
     name, stacks = task.name, [[task.name]]
     inputs = input_tensors([task])
@@ -113,7 +119,9 @@ def single_task_models(task, body) -> tuple[keras.Model, keras.Model | None]:
         "targets": keras.Input(
             task.targets.example_shape, dtype=task.targets.example_dtype, name="targets"
         ),
-        "encoded": keras.Input((None, body.hidden_dim), dtype=encoded[name][0].dtype, name="encoded"),
+        "encoded": keras.Input(
+            (None, body.hidden_dim), dtype=encoded[name][0].dtype, name="encoded"
+        ),
         "mask": keras.Input((None,), dtype="bool", name="mask"),
     }
     state = {name: (given["encoded"], given["mask"])}

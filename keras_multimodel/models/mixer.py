@@ -12,8 +12,9 @@ from keras_multimodel.models.encoder import deserialize_layers
 class Mixer(keras.layers.Layer):
     """One attention block and causal convolution blocks.
 
-    Without a block that attends to a source, the encoded input is added position by position, cut or padded to the targets' length,
-    and its mean at every position, as convolutional sequence models did: else the decoder would be a language model.
+    Without a block that attends to a source, the encoded input is added position by position, cut
+    or padded to the targets' length, and its mean at every position, as convolutional sequence
+    models did: else the decoder would be a language model.
 
     Args:
         attention: layer called with the targets and the source, or None.
@@ -80,7 +81,7 @@ class Mixer(keras.layers.Layer):
 
 
 def _aligned(source, source_mask, length):
-    """Returns the source at each of `length` positions, plus its mean: `(batch, length, hidden_dim)`."""
+    """Returns the source at `length` positions, plus its mean: `(batch, length, hidden_dim)`."""
     weights = ops.cast(source_mask, source.dtype)[..., None]
     source = source * weights
     mean = ops.sum(source, axis=1, keepdims=True) / ops.maximum(

@@ -22,29 +22,33 @@ _TEMPLATES = ("conv_block", "attention_block", "moe")
 class MultiModel(keras.Model):
     """One functional model for several tasks, built from blocks that can be swapped.
 
-    Inputs are a dict of dicts: `{task: {"inputs": ..., "targets": ...}}`, with `"targets"` only where the decoder writes them one by
-    one; the model shifts them itself, so that no output sees the target it predicts. Outputs, losses and metrics are dicts keyed by
-    task name.
+    Inputs are a dict of dicts: `{task: {"inputs": ..., "targets": ...}}`, with `"targets"` only
+    where the decoder writes them one by one; the model shifts them itself, so that no output sees
+    the target it predicts. Outputs, losses and metrics are dicts keyed by task name.
 
     Args:
         tasks: the tasks.
         hidden_dim: width of the body; every modality net and block has it too.
-        conv_block: template of the convolution blocks, cloned from its config for every position; None for none. In mixer and
-            decoder a `padding` of the config becomes `"causal"`.
-        attention_block: template of the attention blocks; None for none: then the mixer adds the encoded input.
+        conv_block: template of the convolution blocks, cloned from its config for every position;
+            None for none. In mixer and decoder a `padding` of the config becomes `"causal"`.
+        attention_block: template of the attention blocks; None for none: then the mixer adds the
+            encoded input.
         moe: template of the experts in the middle of encoder and decoder; None for none.
         num_encoder_blocks: convolution blocks of the encoder.
         num_mixer_blocks: convolution blocks of the mixer.
         num_decoder_blocks: blocks of convolution and attention of the decoder.
-        encoder_stacks: lists of names of tasks whose inputs pass the encoder as one batch, padded to the longest: faster
-            where lengths are similar. By default tasks with the same kind of input.
+        encoder_stacks: lists of names of tasks whose inputs pass the encoder as one batch, padded
+            to the longest: faster where lengths are similar. By default tasks with the same kind of
+            input.
         decoder_stacks: the same for the decoder. By default tasks with the same target net.
-        body: the body of another model, to share its weights; templates and numbers of blocks are then not used.
+        body: the body of another model, to share its weights; templates and numbers of blocks are
+            then not used.
         **kwargs: `name` and `trainable`, as for every Keras model.
 
-    A block is any layer that maps `(batch, length, hidden_dim)` to itself, called with those of `mask`, `source`, `source_mask`
-    and `training` that its `call` takes. The string `"default"` stands for `ConvBlock(hidden_dim)`, `AttentionBlock(hidden_dim)`
-    and `MoELayer(hidden_dim, num_experts=60)`.
+    A block is any layer that maps `(batch, length, hidden_dim)` to itself, called with those of
+    `mask`, `source`, `source_mask` and `training` that its `call` takes. The string `"default"`
+    stands for `ConvBlock(hidden_dim)`, `AttentionBlock(hidden_dim)` and `MoELayer(hidden_dim,
+    num_experts=60)`.
 
     Example:
 
@@ -55,8 +59,9 @@ class MultiModel(keras.Model):
     ```
 
     Raises:
-        ValueError: no tasks or two of one name; a modality net or block of another `hidden_dim`; a block that changes the shape, or
-            in the decoder sees later inputs; stacks that do not hold every task once.
+        ValueError: no tasks or two of one name; a modality net or block of another `hidden_dim`; a
+            block that changes the shape, or in the decoder sees later inputs; stacks that do not
+            hold every task once.
 
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137.
@@ -160,13 +165,15 @@ class MultiModel(keras.Model):
         weighted_metrics=None,
         **kwargs,
     ):
-        """Configures training as `keras.Model.compile` does; what a task is not given is its own default.
+        """Configures training as `keras.Model.compile` does; what a task is not given is its own
+        default.
 
         Args:
             optimizer: the optimizer.
             loss: dict from task names to losses.
             loss_weights: dict from task names to factors; the default is `Task.weight`.
-            metrics: dict from task names to metrics. With these or `weighted_metrics` given, tasks keep no default ones.
+            metrics: dict from task names to metrics. With these or `weighted_metrics` given, tasks
+                keep no default ones.
             weighted_metrics: dict from task names to metrics that respect sample weights.
             **kwargs: as in `keras.Model.compile`.
 
@@ -220,8 +227,9 @@ class MultiModel(keras.Model):
             The history.
 
         Raises:
-            ValueError: the data hold no batch; a batch lacks a task or has an unknown key; an array has the wrong rank or dtype or
-                holds ids outside the vocabulary. All before the first step.
+            ValueError: the data hold no batch; a batch lacks a task or has an unknown key; an array
+                has the wrong rank or dtype or holds ids outside the vocabulary. All before the
+                first step.
         """
         x = checks.check_data(self._parts.tasks, x, y)
         if isinstance(validation_data, tuple):
@@ -293,16 +301,17 @@ class MultiModel(keras.Model):
 
         Args:
             task: name of the task.
-            inputs: raw inputs: texts, images, encoded audio, as the preprocessor of the task's input net takes them; arrays if it
-                has none.
+            inputs: raw inputs: texts, images, encoded audio, as the preprocessor of the task's
+                input net takes them; arrays if it has none.
             max_length: most ids to write; the default is the task's `max_target_length`.
 
         Returns:
-            One raw output an input: a text, a tree, a class; an array of ids or a class number if the target net has no preprocessor.
+            One raw output an input: a text, a tree, a class; an array of ids or a class number if
+            the target net has no preprocessor.
 
         Raises:
-            ValueError: `task` is unknown, `inputs` is no list or is empty, an input is empty or too long, or `max_length` is not
-                positive.
+            ValueError: `task` is unknown, `inputs` is no list or is empty, an input is empty or too
+                long, or `max_length` is not positive.
         """
         return self._generator(task)(inputs, max_length)
 

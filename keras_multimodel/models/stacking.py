@@ -5,7 +5,7 @@ from keras import ops
 
 
 def join(tensors: list):
-    """Returns `(batch_i, length_i, ...)` tensors as one, padded with zeros to the longest and joined along the batch."""
+    """Returns `(batch_i, length_i, ...)` tensors joined along the batch, padded to the longest."""
     lengths = [ops.shape(x)[1] for x in tensors]
     static = all(isinstance(length, int) for length in lengths)
     longest = max(lengths) if static else ops.max(ops.stack(lengths))

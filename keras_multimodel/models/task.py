@@ -17,8 +17,10 @@ class Task:
         weight: factor of the task's loss in the joint loss.
         max_input_length: longest input in positions that `generate` takes; None for no limit.
         max_target_length: most ids that `generate` writes, the end included.
-        loss: loss of the task; the default is cross-entropy with label smoothing 0.1 per real target.
-        metrics: metrics of the task; the default is accuracy and log-perplexity, and top-5 accuracy for classes.
+        loss: loss of the task; the default is cross-entropy with label smoothing 0.1 per real
+            target.
+        metrics: metrics of the task; the default is accuracy and log-perplexity, and top-5 accuracy
+            for classes.
 
     Example:
 
@@ -28,7 +30,8 @@ class Task:
     ```
 
     Raises:
-        ValueError: `name` is not a usable key, `inputs` or `targets` is not a modality net, a length or `weight` is not positive.
+        ValueError: `name` is not a usable key, `inputs` or `targets` is not a modality net, a
+            length or `weight` is not positive.
     """
 
     def __init__(
@@ -47,7 +50,8 @@ class Task:
         for argument, net in (("inputs", inputs), ("targets", targets)):
             if not isinstance(net, ModalityNet):
                 raise ValueError(
-                    f"`{argument}` of task {name!r} must be a ModalityNet. Received: {argument}={net!r}"
+                    f"`{argument}` of task {name!r} must be a ModalityNet. "
+                    f"Received: {argument}={net!r}"
                 )
         if not weight >= 0:
             raise ValueError(f"`weight` must not be negative. Received: weight={weight}")

@@ -35,6 +35,7 @@ VARIANTS = {
     "tiny": Variant(128, 8, 16, 4, 128, 0.1, 4, 1, 2),
     # For one GPU and some hundred thousand examples.
     "base": Variant(512, 8, 60, 4, 1024, 0.2),
-    # The joint model of the paper: k = 4 of 240 experts in each of two layers; the width is that of the authors' code.
+    # The joint model of the paper: k = 4 of 240 experts in each of two layers. The width is that
+    # of the authors' code.
     "paper": Variant(1536, 8, 240, 4, 1536, 0.4),
 }
