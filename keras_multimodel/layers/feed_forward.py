@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.routers.router import check_positive_int
 
 
@@ -10,8 +11,9 @@ from keras_multimodel.layers.routers.router import check_positive_int
 class FeedForward(keras.layers.Layer):
     """Passes every position through two dense layers: the dense counterpart of `MoELayer`.
 
-    Computes `LN(x + dropout(activation(x W_in) W_out))` without biases, as one expert does. It maps `(batch, length, hidden_dim)` to
-    itself; padded positions take no part in the others, since each position stands alone.
+    Computes `LN(x + dropout(activation(x W_in) W_out))`, without biases, as one expert does, and
+    maps `(batch, length, hidden_dim)` to itself. Each position stands alone, so padding changes
+    nothing.
 
     Args:
         hidden_dim: width of inputs and outputs.
@@ -79,9 +81,7 @@ class FeedForward(keras.layers.Layer):
             **common,
         )
         self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=1e-6, dtype=self.dtype_policy, name="norm"
-        )
+        self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
         self.dense_in.build(input_shape)
         self.dense_out.build((*input_shape[:-1], width))
         self.norm.build(input_shape)
@@ -106,7 +106,7 @@ class FeedForward(keras.layers.Layer):
 
 
 def clone_initializer(initializer):
-    """Returns an initializer of the same configuration, so that two weights never share one random state."""
+    """Returns an initializer of the same configuration, for a weight of its own."""
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer
     return type(initializer).from_config(initializer.get_config())

@@ -24,10 +24,11 @@ class BlockedLayout(NamedTuple):
 
 
 def blocked_layout(groups, num_groups: int) -> BlockedLayout:
-    """Lays rows out in blocks that hold rows of one group each, in shapes that depend on the number of rows only.
+    """Lays rows out in blocks that hold rows of one group each.
 
-    A block has about R / G rows, so there are at most 2 G + 1 blocks however the rows fall into groups: at most about twice
-    the multiplications that the rows need, and twice the matrices, all in static shapes.
+    A block has about R / G rows, so that at most 2 G blocks are needed however the rows fall into
+    groups. The shapes depend on R and G alone, the multiplications are at most about twice
+    those that the rows need, and so are the matrices.
 
     Args:
         groups: int32 `(R,)`, the group of each row, G for a row without one.

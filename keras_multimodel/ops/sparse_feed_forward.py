@@ -1,7 +1,8 @@
 """The experts' feed-forward: each token through the experts that it chose, and no others.
 
-Nothing is dropped and no array has a size of tokens x experts x anything: the work is that of the chosen experts. Axis legend: T tokens,
-D hidden, H intermediate, E experts, K chosen.
+Nothing is dropped, and no array has the size of tokens x experts x width: the work is that of the
+chosen experts. Axis legend: T tokens, D hidden, H intermediate, E experts, K chosen, C tokens of an
+expert.
 """
 
 import keras
@@ -13,14 +14,15 @@ from keras_multimodel.ops.grouped_matmul import blocked_layout
 def sparse_feed_forward(x, experts, gates, kernels, activation):
     """Sums the outputs of each token's experts, weighted by its gates.
 
-    One expert is `activation(x @ kernel_in) @ kernel_out`, or with three kernels `(activation(x @ kernel_gate) * (x @ kernel_in)) @
-    kernel_out`.
+    One expert is `activation(x @ kernel_in) @ kernel_out`, or with three kernels
+    `(activation(x @ kernel_gate) * (x @ kernel_in)) @ kernel_out`.
 
     Args:
         x: `(T, D)`.
         experts: int32 `(T, K)`, E where a place is empty.
         gates: `(T, K)`, the weight of each choice.
-        kernels: `(kernel_in (E, D, H), kernel_out (E, H, D))` or `(kernel_in, kernel_gate, kernel_out)`.
+        kernels: `kernel_in` and `kernel_out`, or `kernel_in`, `kernel_gate` and `kernel_out`; in
+            and gate are `(E, D, H)`, out is `(E, H, D)`.
         activation: an elementwise function.
 
     Returns:
@@ -35,6 +37,26 @@ def sparse_feed_forward(x, experts, gates, kernels, activation):
     return _blocked_feed_forward(x, experts, gates, kernels, activation)
 
 
+def expert_choice_feed_forward(x, tokens, gates, kernels, activation):
+    """Sums for each token the outputs of the experts that chose it, weighted by their gates.
+
+    Args:
+        x: `(T, D)`.
+        tokens: int32 `(E, C)`, the tokens of each expert.
+        gates: `(E, C)`, the weight of each choice.
+        kernels: as in `sparse_feed_forward`.
+        activation: an elementwise function.
+
+    Returns:
+        `(T, D)`, the dtype of `x`.
+    """
+    rows = ops.take(x, tokens, axis=0)
+    outputs = expert_forward(ops.matmul, rows, kernels, activation)
+    outputs = outputs * ops.cast(gates, x.dtype)[..., None]
+    outputs = ops.reshape(outputs, (-1, x.shape[-1]))
+    return ops.segment_sum(outputs, ops.reshape(tokens, (-1,)), num_segments=ops.shape(x)[0])
+
+
 def expert_forward(matmul, x, kernels, activation):
     """Returns the output of experts for `x`, given how to multiply by their kernels."""
     if len(kernels) == 2:
@@ -45,7 +67,7 @@ def expert_forward(matmul, x, kernels, activation):
 
 
 def _blocked_feed_forward(x, experts, gates, kernels, activation):
-    """Gathers each expert's tokens into blocks of one size, multiplies block by block, and gathers back."""
+    """Gathers each expert's tokens into blocks of one size, multiplies blocks, gathers back."""
     num_experts, top_k = kernels[0].shape[0], experts.shape[-1]
     layout = blocked_layout(ops.reshape(experts, (-1,)), num_experts)
     padded = ops.concatenate([x, ops.zeros_like(x[:1])], axis=0)
@@ -61,6 +83,6 @@ def _blocked_feed_forward(x, experts, gates, kernels, activation):
 
 
 def _take_matrices(kernel, indices):
-    """Gathers matrices as flat rows, whose gradient TensorFlow then adds up instead of leaving it in slices."""
+    """Gathers matrices as flat rows: TensorFlow leaves the gradient of a plain gather in slices."""
     flat = ops.reshape(kernel, (kernel.shape[0], -1))
     return ops.reshape(ops.take(flat, indices, axis=0), (-1, *kernel.shape[1:]))

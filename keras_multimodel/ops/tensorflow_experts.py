@@ -1,4 +1,5 @@
-"""The sparse experts on TensorFlow without XLA: groups of variable size, a few operations per expert.
+"""The sparse experts on TensorFlow without XLA: groups of variable size, a few operations per
+expert.
 
 Axis legend: R rows (tokens x chosen), D hidden, H intermediate, E experts, K chosen.
 """

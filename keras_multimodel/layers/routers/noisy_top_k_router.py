@@ -4,21 +4,25 @@ import keras
 from keras import ops
 
 from keras_multimodel.layers.balance_losses import importance_loss, load_loss
-from keras_multimodel.layers.routers.router import Router, Routing
+from keras_multimodel.layers.routers.router import Router, Routing, check_not_negative
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class NoisyTopKRouter(Router):
-    """Adds learned noise to the scores in training, keeps the best `top_k`, and softmaxes over those.
+    """Adds learned noise to the scores in training, keeps the best `top_k`, softmaxes over those.
 
-    The loss is CV^2 of importance plus CV^2 of load, over real tokens of the global batch.
+    The loss is CV^2 of importance plus CV^2 of load, over real tokens of the global batch. The
+    gate's weights start at zero, as in the authors' code: at first only the noise chooses, and
+    every expert is as good as any other. Without training the lowest index wins ties.
 
     Args:
         num_experts: number of experts, E.
         top_k: number of experts that each token takes, K.
-        noise_scale: factor of the drawn noise; 0.0 draws none, and training is deterministic.
+        noise_scale: factor of the drawn noise; with 0.0 training is deterministic, and `load` is
+            still the smooth one. Then start from another `kernel_initializer` than zeros.
         noise_epsilon: smallest standard deviation of the noise.
         seed: seed of the noise.
+        kernel_initializer: initializer of the gate's weights; the noise's start at zero.
         **kwargs: name and other arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -46,12 +50,12 @@ class NoisyTopKRouter(Router):
         noise_scale: float = 1.0,
         noise_epsilon: float = 1e-2,
         seed: int | None = None,
+        kernel_initializer="zeros",
         **kwargs,
     ):
-        super().__init__(num_experts, top_k, **kwargs)
-        for name, value in (("noise_scale", noise_scale), ("noise_epsilon", noise_epsilon)):
-            if not value >= 0:
-                raise ValueError(f"`{name}` must not be negative. Received: {name}={value}")
+        super().__init__(num_experts, top_k, kernel_initializer, **kwargs)
+        check_not_negative("noise_scale", noise_scale)
+        check_not_negative("noise_epsilon", noise_epsilon)
         self.noise_scale = noise_scale
         self.noise_epsilon = noise_epsilon
         self.seed = seed
@@ -99,7 +103,7 @@ class NoisyTopKRouter(Router):
         return logits + noise * deviation
 
     def _probability_in_top_k(self, logits, scores, deviation, values):
-        """Returns `(T, E)`, the probability of each expert to be chosen if only its own noise were drawn again."""
+        """Returns `(T, E)`: would an expert be chosen if only its own noise were drawn again?"""
         if self.top_k == self.num_experts:
             return ops.ones_like(logits)
         threshold_if_in = values[:, self.top_k :]

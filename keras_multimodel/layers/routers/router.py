@@ -1,4 +1,7 @@
-"""The base of all routers. Axis legend: T tokens (batch x length), D hidden, E experts, K chosen."""
+"""The base of all routers.
+
+Axis legend: T tokens (batch x length), D hidden, E experts, K chosen, C tokens of an expert.
+"""
 
 from typing import NamedTuple
 
@@ -12,9 +15,9 @@ class Routing(NamedTuple):
     """Which expert sees which token.
 
     Attributes:
-        indices: int32 `(T, K)`, the experts of each token, E where the place is empty; or, from a router whose experts choose, `(E,
-            C)`, the tokens of each expert.
-        gates: float32, the weight of each choice, of the shape of `indices`, 0 where the place is empty.
+        indices: int32 `(T, K)`, the experts of each token, E where a place is empty; or, from a
+            router whose experts choose, `(E, C)`, the tokens of each expert.
+        gates: float32, the weight of each choice, shaped as `indices`; 0 where a place is empty.
         logits: float32 `(T, E)`, the router's scores without noise.
         loss: the router's balancing loss, a float32 scalar.
     """
@@ -31,28 +34,35 @@ def check_positive_int(name: str, value) -> None:
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
 
 
+def check_not_negative(name: str, value) -> None:
+    """Raises a ValueError unless `value` is a number of at least 0."""
+    if not value >= 0:
+        raise ValueError(f"`{name}` must not be negative. Received: {name}={value}")
+
+
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class Router(keras.layers.Layer):
-    """Chooses experts for tokens: the base of all routers, which run in float32 under every dtype policy.
+    """Chooses experts for tokens: the base of all routers, float32 under every dtype policy.
 
-    A subclass implements `route`. The gate's weights start at zero, as in the authors' code: training begins with every expert
-    as good as any other.
+    A subclass implements `route`.
 
     Args:
         num_experts: number of experts, E.
         top_k: number of experts that each token takes, K.
+        kernel_initializer: initializer of the gate's weights.
         **kwargs: name and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `(batch, length, hidden_dim)` or `(tokens, hidden_dim)`.
-        mask: boolean, `inputs.shape[:-1]`, True at real tokens; None if all are. Padding takes no expert.
+        mask: boolean, `inputs.shape[:-1]`, True at real tokens; None if all are. Padding takes no
+            expert and no part in the loss.
         training: whether to train.
 
     Returns:
         A `Routing`.
 
     Raises:
-        ValueError: an argument is not a positive integer, or `top_k` is larger than `num_experts`.
+        ValueError: a number is not a positive integer, or `top_k` is above `num_experts`.
     """
 
     causal = True
@@ -61,7 +71,13 @@ class Router(keras.layers.Layer):
     experts_choose = False
     """Whether `Routing.indices` holds the tokens of each expert."""
 
-    def __init__(self, num_experts: int, top_k: int = 4, **kwargs):
+    def __init__(
+        self,
+        num_experts: int,
+        top_k: int = 4,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         check_positive_int("num_experts", num_experts)
@@ -73,11 +89,14 @@ class Router(keras.layers.Layer):
             )
         self.num_experts = num_experts
         self.top_k = top_k
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
 
     def build(self, input_shape):
         self.gate_kernel = self.add_weight(
-            name="gate_kernel", shape=(input_shape[-1], self.num_experts), initializer="zeros"
+            name="gate_kernel",
+            shape=(input_shape[-1], self.num_experts),
+            initializer=self.kernel_initializer,
         )
 
     def call(self, inputs, mask=None, training=None):
@@ -85,25 +104,19 @@ class Router(keras.layers.Layer):
         return self.route(tokens, self.token_weights(tokens, mask), training)
 
     def route(self, tokens, mask, training):
-        """Routes `tokens` `(T, D)`, where `mask` `(T,)` is 1.0 at real tokens and 0.0 at padding."""
+        """Routes `tokens` `(T, D)`, where `mask` `(T,)` is 1.0 at real tokens, 0.0 at padding."""
         raise ValueError(f"`{type(self).__name__}` must implement `route`.")
 
     def compute_mask(self, inputs, previous_mask=None):
         return None
 
-    def compute_output_spec(self, inputs, mask=None, training=None, **kwargs):
-        num_tokens = None if None in inputs.shape[:-1] else 1
-        for size in inputs.shape[:-1] if num_tokens else ():
-            num_tokens *= size
-        return Routing(
-            keras.KerasTensor((num_tokens, self.top_k), dtype="int32"),
-            keras.KerasTensor((num_tokens, self.top_k), dtype="float32"),
-            keras.KerasTensor((num_tokens, self.num_experts), dtype="float32"),
-            keras.KerasTensor((), dtype="float32"),
-        )
-
     def get_config(self):
-        return {**super().get_config(), "num_experts": self.num_experts, "top_k": self.top_k}
+        return {
+            **super().get_config(),
+            "num_experts": self.num_experts,
+            "top_k": self.top_k,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
 
     @staticmethod
     def token_weights(tokens, mask):
@@ -113,7 +126,7 @@ class Router(keras.layers.Layer):
         return ops.cast(ops.reshape(mask, (-1,)), "float32")
 
     def choose(self, scores, count=None):
-        """Returns the `count` (default `top_k`) largest `scores` `(T, E)` and their experts."""
+        """Returns the `count` (default `top_k`) largest `scores` `(T, E)`, and their experts."""
         return stable_top_k(scores, count or self.top_k)
 
     def without_padding(self, experts, mask):
