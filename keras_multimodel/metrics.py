@@ -16,7 +16,9 @@ class _PositionMean(keras.metrics.Mean):
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = ops.convert_to_tensor(y_true)
         weights = position_weights(y_true, self.mask_id, sample_weight)
-        super().update_state(self.values(y_true, ops.cast(y_pred, "float32")), weights)
+        values = self.values(y_true, ops.cast(y_pred, "float32"))
+        # As vectors: of a matrix Keras takes the mean of each row first, padding included.
+        super().update_state(ops.reshape(values, (-1,)), ops.reshape(weights, (-1,)))
 
     def get_config(self):
         return {"name": self.name, "dtype": self.dtype, "mask_id": self.mask_id}
