@@ -8,7 +8,12 @@ expert.
 import keras
 from keras import ops
 
-from keras_multimodel.ops.grouped_matmul import blocked_layout
+from keras_multimodel.ops.grouped_matmul import (
+    blocked_layout,
+    grouped_matmul,
+    take_matrices,
+    use_blocks,
+)
 
 
 def sparse_feed_forward(x, experts, gates, kernels, activation):
@@ -29,12 +34,13 @@ def sparse_feed_forward(x, experts, gates, kernels, activation):
         `(T, D)`, the dtype of `x`.
     """
     gates = ops.cast(gates, x.dtype)
+    if use_blocks():
+        return _blocked_feed_forward(x, experts, gates, kernels, activation)
     if keras.backend.backend() == "tensorflow":
         from keras_multimodel.ops import tensorflow_experts
 
-        if not tensorflow_experts.compiles_with_xla():
-            return tensorflow_experts.sparse_feed_forward(x, experts, gates, kernels, activation)
-    return _blocked_feed_forward(x, experts, gates, kernels, activation)
+        return tensorflow_experts.sparse_feed_forward(x, experts, gates, kernels, activation)
+    return _sorted_feed_forward(x, experts, gates, kernels, activation)
 
 
 def expert_choice_feed_forward(x, tokens, gates, kernels, activation):
@@ -66,23 +72,31 @@ def expert_forward(matmul, x, kernels, activation):
     return matmul(hidden, kernels[-1])
 
 
+def _sorted_feed_forward(x, experts, gates, kernels, activation):
+    """Sorts rows by expert, multiplies group by group, and puts them back in order."""
+    num_experts, top_k = kernels[0].shape[0], experts.shape[-1]
+    flat = ops.reshape(experts, (-1,))
+    order = ops.argsort(flat)
+    sizes = ops.segment_sum(ops.ones_like(flat), flat, num_segments=num_experts + 1)
+    sizes = ops.cast(sizes[:num_experts], "int32")
+    rows = ops.take(x, order // top_k, axis=0)
+    outputs = expert_forward(
+        lambda values, kernel: grouped_matmul(values, kernel, sizes), rows, kernels, activation
+    )
+    outputs = ops.take(outputs, ops.argsort(order), axis=0)
+    outputs = ops.reshape(outputs, (-1, top_k, x.shape[-1]))
+    return ops.sum(outputs * gates[..., None], axis=1)
+
+
 def _blocked_feed_forward(x, experts, gates, kernels, activation):
     """Gathers each expert's tokens into blocks of one size, multiplies blocks, gathers back."""
     num_experts, top_k = kernels[0].shape[0], experts.shape[-1]
     layout = blocked_layout(ops.reshape(experts, (-1,)), num_experts)
     padded = ops.concatenate([x, ops.zeros_like(x[:1])], axis=0)
-    num_tokens = ops.shape(x)[0]
-    source = ops.where(layout.filled, layout.source // top_k, num_tokens)
-    rows = ops.take(padded, source, axis=0)
+    rows = ops.take(padded, layout.row_of_slot // top_k, axis=0)
     blocks = ops.reshape(rows, (-1, layout.block_size, x.shape[-1]))
-    chosen = [_take_matrices(kernel, layout.block_group) for kernel in kernels]
+    chosen = [take_matrices(kernel, layout.group_of_block) for kernel in kernels]
     outputs = ops.reshape(expert_forward(ops.matmul, blocks, chosen, activation), (-1, x.shape[-1]))
     outputs = ops.concatenate([outputs, ops.zeros_like(outputs[:1])], axis=0)
-    outputs = ops.reshape(ops.take(outputs, layout.slot, axis=0), (-1, top_k, x.shape[-1]))
+    outputs = ops.reshape(ops.take(outputs, layout.slot_of_row, axis=0), (-1, top_k, x.shape[-1]))
     return ops.sum(outputs * gates[..., None], axis=1)
-
-
-def _take_matrices(kernel, indices):
-    """Gathers matrices as flat rows: TensorFlow leaves the gradient of a plain gather in slices."""
-    flat = ops.reshape(kernel, (kernel.shape[0], -1))
-    return ops.reshape(ops.take(flat, indices, axis=0), (-1, *kernel.shape[1:]))

@@ -5,7 +5,10 @@ from keras import ops
 
 
 def stable_top_k(x, k: int):
-    """Returns the `k` largest entries of the last axis of `x` and their int32 indices, the lowest index first among equals."""
+    """Returns the `k` largest entries of the last axis, and their int32 indices.
+
+    Among equals the lowest index comes first.
+    """
     if keras.backend.backend() != "torch":
         return ops.top_k(x, k)
     import torch
