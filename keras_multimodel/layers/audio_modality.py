@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.layers.conv_res import ConvRes
+from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.modality_net import ModalityNet
 
 
@@ -184,7 +185,7 @@ class AudioModality(ModalityNet):
         self.merge_norm.build((None, None, self.hidden_dim))
 
     def _make_norm(self, name):
-        return keras.layers.LayerNormalization(epsilon=1e-6, dtype=self.dtype_policy, name=name)
+        return LayerNorm(dtype=self.dtype_policy, name=name)
 
     def _check_channels(self):
         widths = self._widths()

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_multimodel.layers.layer_norm import LayerNorm
+
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class ConvRes(keras.layers.Layer):
@@ -147,7 +149,7 @@ class ConvRes(keras.layers.Layer):
         )
 
     def _make_norm(self, name):
-        return keras.layers.LayerNormalization(epsilon=1e-6, dtype=self.dtype_policy, name=name)
+        return LayerNorm(dtype=self.dtype_policy, name=name)
 
 
 def _pair(value, name):

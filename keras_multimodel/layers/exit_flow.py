@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.layers.conv_res import zero_masked
+from keras_multimodel.layers.layer_norm import LayerNorm
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -118,7 +119,7 @@ class ExitFlow(keras.layers.Layer):
         return ops.pad(x, [[0, 0], [self.pad_length, 0], [0, 0], [0, 0]])
 
     def _make_norm(self, name):
-        return keras.layers.LayerNormalization(epsilon=1e-6, dtype=self.dtype_policy, name=name)
+        return LayerNorm(dtype=self.dtype_policy, name=name)
 
 
 def _mean(x, rows):

@@ -176,5 +176,5 @@ def test_bad_dtype():
 
 
 def test_cannot_be_a_target():
-    with pytest.raises(ValueError, match="`AudioModality` cannot be the target of a task"):
+    with pytest.raises(ValueError, match="`AudioModality` cannot be a target"):
         AudioModality(8)(np.ones((2, 3, 8)), reverse=True)

@@ -125,5 +125,5 @@ def test_bad_dtype():
 
 
 def test_cannot_be_a_target():
-    with pytest.raises(ValueError, match="`ImageModality` cannot be the target of a task"):
+    with pytest.raises(ValueError, match="`ImageModality` cannot be a target"):
         ImageModality(8)(np.ones((2, 3, 8)), reverse=True)
