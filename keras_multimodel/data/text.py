@@ -52,6 +52,9 @@ class TextPreprocessor(Preprocessor):
     ```
     """
 
+    incremental = True
+    """Whether the output of the first ids is how the output of all begins."""
+
     def __init__(self, proto: bytes | str | Path, max_length: int | None = None):
         if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
             raise ValueError(

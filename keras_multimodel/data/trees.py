@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from keras_multimodel.data.preprocessor import Preprocessor
 from keras_multimodel.data.text import END_ID, UNKNOWN_ID, as_string, until_end
+from keras_multimodel.decoding.tree_constraint import TreeConstraint
 
 MISSING_TAG = "XX"
 ROOT_LABEL = "S"
@@ -229,9 +230,13 @@ class TreePreprocessor(Preprocessor):
                 f"`prediction` must hold ids from 0 to {self.vocabulary_size - 1}. "
                 f"Received: prediction={ids.tolist()}"
             )
-        words = as_string(inputs).numpy().decode("utf-8").split()
+        words = _words(inputs)
         symbols = [self.symbols[index - _SPECIAL] for index in ids if index != UNKNOWN_ID]
         return delinearize(repair(symbols, words), words)
+
+    def constraint(self) -> TreeConstraint:
+        """Returns what has `MultiModel.generate` write trees over the words of the input only."""
+        return TreeConstraint(self.symbols, lambda raw: len(_words(raw)))
 
     def get_config(self) -> dict:
         return {"symbols": self.symbols, "max_length": self.max_length}
@@ -263,6 +268,10 @@ def train_tree_preprocessor(
     return TreePreprocessor(
         sorted(counts, key=lambda symbol: (-counts[symbol], symbol)), max_length
     )
+
+
+def _words(sentence) -> list[str]:
+    return as_string(sentence).numpy().decode("utf-8").split()
 
 
 def _leaf(word: str) -> str:

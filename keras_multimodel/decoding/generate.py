@@ -1,92 +1,284 @@
-"""Raw inputs in, raw outputs out: greedy, by recomputation of the whole prefix."""
+"""Raw inputs in, raw outputs out."""
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import keras
 import numpy as np
+from keras import ops
 
-_PADDING, _END = 0, 1
+from keras_multimodel.decoding import samplers
+from keras_multimodel.decoding.beam_search import BeamedSearch, BeamSearch
+from keras_multimodel.decoding.constraint import Constraint
+from keras_multimodel.decoding.generation import Generation, Hypothesis
+from keras_multimodel.decoding.inputs import Encoder, bucket
+from keras_multimodel.decoding.search import PADDING, Search
+from keras_multimodel.decoding.streaming import Pieces
+from keras_multimodel.ops.compiled import compiled
+
+_AT_ONCE = 64  # most inputs of one batch
+
+
+class Request(NamedTuple):
+    """The arguments of a call of `MultiModel.generate`, documented there."""
+
+    sampler: object
+    max_length: int | None
+    seed: object
+    use_cache: bool
+    constraint: object
 
 
 class TaskGenerator:
-    """Generates for one task.
+    """Generates for one task, compiled once for each bucket of shapes.
 
     Args:
         task: the task.
-        read: model from a batch of inputs to class logits, or for a task that writes to `{"encoded", "mask"}`.
-        write: model from `{"targets", "encoded", "mask"}` to logits `(batch, length, vocabulary_size)`; None for classes.
+        read: model from a batch of inputs to class logits, or for a task that writes to
+            `{"encoded", "mask"}`.
+        write: model from `{"targets", "encoded", "mask"}` to logits `(batch, length,
+            vocabulary_size)`; None for classes.
+        steps: gives logits position by position, with `use_cache` and without: a dict with the keys
+            True and False. Empty for classes.
     """
 
-    def __init__(self, task, read, write=None):
+    def __init__(self, task, read, write=None, steps=()):
         self.task = task
         self.read = read
         self.write = write
+        self.steps = dict(steps)
+        self.inputs = Encoder(task.name, "inputs", task.inputs, task.max_input_length)
+        self.targets = Encoder(task.name, "targets", task.targets, None)
+        self.traces = 0  # how often something was compiled
+        self._programs: dict = {}
+        models = [model for model in (read, write) if model is not None]
+        variables = {id(v): v for model in models for v in model.variables}
+        self._variables = list(variables.values())
+        make = getattr(task.targets.preprocessor, "constraint", None)
+        self._own_constraint = None if make is None else make()
 
-    def __call__(self, inputs: list, max_length: int | None = None) -> list:
-        batch = self._encode(inputs)
-        read = self.read.predict_on_batch(batch)
+    def __call__(self, inputs: list, request: Request) -> Generation:
+        """Returns one raw output an input."""
+        search, arrays, limit, seeds = self._prepare(inputs, request)
         if self.write is None:
-            predictions = np.argmax(read, axis=-1)
-        else:
-            predictions = self._greedy(read, self._limit(max_length))
+            return Generation(self._classify(inputs, arrays), [True] * len(inputs))
+        results = []
+        for start in range(0, len(inputs), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            run = _Run(self, search, inputs[part], arrays[part], limit, seeds[part])
+            run.advance(limit)
+            results += run.results()
+        best = [hypotheses[0] for hypotheses in results]
+        beams = results if isinstance(search.chooser, BeamSearch) else None
+        return Generation([h.output for h in best], [h.ended for h in best], beams)
+
+    def stream(self, inputs: list, request: Request) -> Iterator[list]:
+        """Yields a list of what is new in each output, None where nothing is, step by step."""
+        search, arrays, limit, seeds = self._prepare(inputs, request)
+        if isinstance(search, BeamedSearch):
+            raise ValueError(
+                "`sampler` must not be a beam search with stream=True: its best output is known at "
+                f"the end only. Received: sampler={request.sampler!r}"
+            )
+        return self._pieces(search, inputs, arrays, limit, seeds)
+
+    def _pieces(self, search, inputs, arrays, limit, seeds):
+        if self.write is None:
+            yield self._classify(inputs, arrays)
+            return
         preprocessor = self.task.targets.preprocessor
-        if preprocessor is None:
-            return list(predictions)
-        return [preprocessor.decode(ids, raw) for ids, raw in zip(predictions, inputs)]
+        incremental = preprocessor is None or getattr(preprocessor, "incremental", False)
+        pieces = Pieces(lambda ids, i: self.decode(ids, inputs[i]), incremental)
+        run = _Run(self, search, inputs, arrays, limit, seeds)
+        for written in range(1, limit + 1):
+            run.advance(written)
+            ids, ended = run.written()
+            new = pieces(ids, ended | (written == limit))
+            if any(piece is not None for piece in new):
+                yield new
+            if ended.all():
+                return
+
+    def score(self, inputs: list, targets: list) -> np.ndarray:
+        """Returns the log-probability of each raw target, float32 `(n,)`."""
+        self.inputs.check_list(inputs)
+        self.targets.check_list(targets)
+        if len(inputs) != len(targets):
+            raise ValueError(
+                "`targets` must be as many as `inputs`. "
+                f"Received: {len(targets)} targets, {len(inputs)} inputs"
+            )
+        pairs = list(zip(self.inputs(inputs), self.targets(targets)))
+        scores = []
+        for start in range(0, len(pairs), _AT_ONCE):
+            part = pairs[start : start + _AT_ONCE]
+            raw, ids = (
+                net.batch(list(x)) for net, x in zip((self.inputs, self.targets), zip(*part))
+            )
+            run = self.program(("score", raw.shape, ids.shape), self._log_probabilities)
+            scores.append(ops.convert_to_numpy(run(raw, ids))[: len(part)])
+        return np.concatenate(scores)
+
+    def _log_probabilities(self, values, raw, ids):
+        with keras.StatelessScope(values):
+            read = self.read(raw, training=False)
+            logits = read
+            if self.write is not None:
+                logits = self.write({"targets": ids, **read}, training=False)
+        scores = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+        scores = ops.take_along_axis(scores, ids[..., None], axis=-1)[..., 0]
+        if self.write is None:
+            return scores
+        return ops.sum(ops.where(ids != PADDING, scores, 0.0), axis=-1)
+
+    def decode(self, prediction, raw):
+        """Returns the raw form of a class, or of ids."""
+        preprocessor = self.task.targets.preprocessor
+        if preprocessor is not None:
+            return preprocessor.decode(prediction, raw)
+        return prediction if self.write is None else prediction[prediction != PADDING]
+
+    def program(self, key, function):
+        """Returns the compiled `function(values, ...)` of a bucket."""
+        if key not in self._programs:
+
+            def counted(*args):
+                self.traces += 1
+                return function(*args)
+
+            self._programs[key] = compiled(counted, self._variables)
+        return self._programs[key]
+
+    def _classify(self, inputs, arrays):
+        classes = []
+        for start in range(0, len(arrays), _AT_ONCE):
+            raw = self.inputs.batch(arrays[start : start + _AT_ONCE])
+            run = self.program(("classify", raw.shape), self._best_class)
+            classes += list(ops.convert_to_numpy(run(raw)))
+        return [self.decode(c, raw) for c, raw in zip(classes, inputs)]
+
+    def _best_class(self, values, raw):
+        with keras.StatelessScope(values):
+            return ops.argmax(self.read(raw, training=False), axis=-1)
+
+    def _prepare(self, inputs, request):
+        """Checks everything before any work starts."""
+        chooser = samplers.resolve(request.sampler)
+        self.inputs.check_list(inputs)
+        limit = self._limit(request.max_length)
+        seeds = samplers.row_seeds(request.seed, chooser.seed, len(inputs))
+        constraint = self._constraint(request.constraint)
+        arrays = self.inputs(inputs)
+        if self.write is None:
+            return Search(None, chooser), arrays, limit, seeds
+        if constraint is not None:
+            _check_minimum(constraint.minimum_length(inputs), limit)
+        kind = BeamedSearch if isinstance(chooser, BeamSearch) else Search
+        steps = self.steps[bool(request.use_cache)]
+        return kind(steps, chooser, constraint), arrays, limit, seeds
 
     def _limit(self, max_length):
         limit = self.task.max_target_length if max_length is None else max_length
-        if limit < 1:
-            raise ValueError(f"`max_length` must be positive. Received: max_length={max_length}")
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise ValueError(
+                f"`max_length` must be a positive integer. Received: max_length={max_length}"
+            )
         return limit
 
-    def _greedy(self, read, max_length: int):
-        """Returns ids `(batch, length)`: everything up to each row's end, then padding."""
-        batch_size = read["encoded"].shape[0]
-        # Ids not yet written are any but padding: no output looks at them.
-        ids = np.full((batch_size, max_length), _END, "int32")
-        ended = np.zeros(batch_size, "bool")
-        for t in range(max_length):
-            logits = self.write.predict_on_batch({"targets": ids, **read})[:, t]
-            logits[:, _PADDING] = -np.inf
-            ids[:, t] = np.where(ended, _PADDING, np.argmax(logits, axis=-1))
-            ended |= ids[:, t] == _END
-            if ended.all():
-                break
-            ids[:, t] = np.where(ended & (ids[:, t] == _PADDING), _END, ids[:, t])
-        return _cut(ids)
-
-    def _encode(self, inputs):
-        if not isinstance(inputs, (list, tuple)):
+    def _constraint(self, constraint):
+        if isinstance(constraint, str) and constraint == "default":
+            return self._own_constraint
+        if constraint is not None and not isinstance(constraint, Constraint):
             raise ValueError(
-                f"`inputs` must be a list of raw inputs. Received: {type(inputs).__name__}"
+                '`constraint` must be a Constraint, "default" or None. '
+                f"Received: constraint={constraint!r}"
             )
-        if not inputs:
-            raise ValueError(f"`inputs` must hold at least one input. Received: inputs={inputs}")
-        preprocessor = self.task.inputs.preprocessor
-        arrays = [np.asarray(x if preprocessor is None else preprocessor(x)) for x in inputs]
-        for i, array in enumerate(arrays):
-            self._check_length(i, array)
-        return _pad(arrays)
+        return constraint
 
-    def _check_length(self, i, array):
-        limit = self.task.max_input_length
-        if array.ndim and array.shape[0] == 0:
-            raise ValueError(f"`inputs` must not be empty. Received: inputs[{i}] of length 0")
-        if limit is not None and array.ndim and array.shape[0] > limit:
-            raise ValueError(
-                f"`inputs` of task {self.task.name!r} must have at most {limit} positions. "
-                f"Received: inputs[{i}] of length {array.shape[0]}"
+
+class _Run:
+    """One batch on its way through a search."""
+
+    def __init__(self, generator, search, inputs, arrays, limit, seeds):
+        self.generator = generator
+        self.search = search
+        self.inputs = inputs
+        self.limit = limit
+        raw = generator.inputs.batch(arrays)
+        size = bucket(limit, 16)
+        filled = np.arange(len(raw)) >= len(inputs)
+        constraint = search.constraint
+        rows = [*inputs, *inputs[:1] * (len(raw) - len(inputs))]
+        state = () if constraint is None else constraint.initial_state(rows)
+        cached = search.steps is generator.steps[True]
+        key = (search.chooser.key, id(constraint), cached, raw.shape, size)
+        start = generator.program(("start", *key), self._start(search, size))
+        self._advance = generator.program(("advance", *key), search.advance)
+        self.state = start(raw, filled, state)
+        self.draws = ()
+        if search.chooser.random:
+            seeds = [*seeds, *[0] * int(filled.sum())]
+            self.draws = np.pad(samplers.draw(seeds, limit), [[0, size - limit], [0, 0]])
+
+    def _start(self, search, size):
+        read = self.generator.read
+
+        def start(values, raw, filled, constraint_state):
+            with keras.StatelessScope(values):
+                found = read(raw, training=False)
+                arguments = (found["encoded"], found["mask"], filled, constraint_state)
+                return search.start(size, *arguments)
+
+        return start
+
+    def advance(self, until: int) -> None:
+        """Goes on until `until` ids are written or all rows have ended."""
+        bounds = (np.array(n, "int32") for n in (until, self.limit))
+        self.state = self._advance(self.state, self.draws, *bounds)
+        variables = self.search.chooser.variables
+        for variable, value in zip(variables, self.state["sampler"]):
+            variable.assign(value)
+
+    def written(self):
+        """Returns ids `(rows, length)` and whether each row has ended."""
+        length = int(self.state["index"])
+        ids = ops.convert_to_numpy(self.state["ids"]).T[:, :length]
+        ended = ops.convert_to_numpy(self.state["ended"])
+        count = len(self.inputs) * self.search.rows_per_input
+        return ids[:count], ended[:count]
+
+    def results(self) -> list[list[Hypothesis]]:
+        """Returns for each input its outputs, the best first."""
+        ids, ended = self.written()
+        scores = self._scores(ids)
+        per_input = self.search.rows_per_input
+        results = []
+        for i, raw in enumerate(self.inputs):
+            rows = range(i * per_input, (i + 1) * per_input)
+            rows = sorted(rows, key=lambda row: -scores[row])
+            possible = [row for row in rows if np.isfinite(scores[row])] or rows[:1]
+            results.append(
+                [
+                    Hypothesis(
+                        self.generator.decode(ids[row], raw), float(scores[row]), bool(ended[row])
+                    )
+                    for row in possible
+                ]
             )
+        return results
+
+    def _scores(self, ids):
+        if not isinstance(self.search, BeamedSearch):
+            return np.zeros(len(ids))
+        penalty = ops.convert_to_numpy(self.search.chooser.penalty(self.state["length"]))
+        scores = ops.convert_to_numpy(self.state["log_probability"]) / penalty
+        return scores.reshape(-1)[: len(ids)]
 
 
-def _pad(arrays):
-    """Returns arrays that differ in length at most as one batch, padded with zeros."""
-    longest = [max(sizes) for sizes in zip(*(array.shape for array in arrays))]
-    batch = np.zeros((len(arrays), *longest), arrays[0].dtype)
-    for row, array in zip(batch, arrays):
-        row[tuple(slice(size) for size in array.shape)] = array
-    return batch
-
-
-def _cut(ids):
-    """Returns `ids` with padding after each row's first end."""
-    after_end = np.cumsum(ids == _END, axis=1) - (ids == _END) > 0
-    return np.where(after_end, _PADDING, ids)
+def _check_minimum(lengths, limit):
+    longest = max(range(len(lengths)), key=lengths.__getitem__)
+    if lengths[longest] > limit:
+        raise ValueError(
+            f"`max_length` must be at least {lengths[longest]} for inputs[{longest}]. "
+            f"Received: max_length={limit}"
+        )

@@ -110,6 +110,45 @@ class AttentionBlock(keras.layers.Layer):
         found = self.source_attention(x, source, source_mask=source_mask)
         return self.source_norm(x + self.residual_dropout(found, training=training))
 
+    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
+        """Returns the caches of convolutions and attentions; see `layers.stepping`."""
+        cache = {
+            "steps": [step.initial_cache(batch_size, max_length) for step in self.steps],
+            "self": self.self_attention.initial_cache(batch_size, max_length),
+        }
+        if self.source_attention is not None:
+            cache["source"] = self.source_attention.initial_cache(
+                batch_size, max_length, source, source_mask
+            )
+        return cache
+
+    def step(self, inputs, cache, index):
+        """Maps target `index`, `(batch, hidden_dim)`, to its output; see `layers.stepping`."""
+        cache = dict(cache)
+        x, _ = self.timing.step(inputs, (), index)
+        steps = []
+        for step, step_cache in zip(self.steps, cache["steps"]):
+            x, step_cache = step.step(x, step_cache, index)
+            steps.append(step_cache)
+        x, cache["self"] = self.self_attention.step(x, cache["self"], index)
+        x = self.self_norm(inputs + x)
+        cache["steps"] = steps
+        if self.source_attention is None:
+            return x, cache
+        found, cache["source"] = self.source_attention.step(x, cache["source"], index)
+        return self.source_norm(x + found), cache
+
+    def reorder_cache(self, cache, rows):
+        """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
+        parts = {"self": self.self_attention, "source": self.source_attention}
+        reordered = {
+            name: part.reorder_cache(cache[name], rows)
+            for name, part in parts.items()
+            if part is not None
+        }
+        steps = zip(self.steps, cache["steps"])
+        return {**reordered, "steps": [step.reorder_cache(part, rows) for step, part in steps]}
+
     def compute_output_shape(self, targets_shape, source_shape=None):
         return targets_shape
 

@@ -96,6 +96,24 @@ class ConvBlock(keras.layers.Layer):
                 x = x + inputs
         return self.output_dropout(x, training=training)
 
+    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
+        """Returns the caches of the steps; see `layers.stepping`."""
+        return [step.initial_cache(batch_size, max_length) for step in self.steps]
+
+    def step(self, inputs, cache, index):
+        """Maps position `index`, `(batch, hidden_dim)`, to its output; see `layers.stepping`."""
+        x, caches = inputs, []
+        for i, (step, step_cache) in enumerate(zip(self.steps, cache)):
+            x, step_cache = step.step(x, step_cache, index)
+            caches.append(step_cache)
+            if i % 2 or i == len(self.steps) - 1:
+                x = x + inputs
+        return x, caches
+
+    def reorder_cache(self, cache, rows):
+        """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
+        return [step.reorder_cache(part, rows) for step, part in zip(self.steps, cache)]
+
     def compute_output_shape(self, input_shape):
         return input_shape
 

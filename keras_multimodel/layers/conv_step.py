@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.ops import cache as caches
 from keras_multimodel.ops.depthwise_conv import depthwise_conv1d
 
 
@@ -85,6 +86,35 @@ class ConvStep(keras.layers.Layer):
         rows = ops.reshape(x, (-1, inputs.shape[-1]))
         rows = self.norm(self.pointwise(rows))
         return ops.reshape(rows, (*ops.shape(inputs)[:-1], self.filters))
+
+    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
+        """Returns the cache of the last inputs that the kernel sees; see `layers.stepping`.
+
+        A dilated convolution is as many plain ones, interleaved. Each has a ring of `kernel_size`
+        inputs: `(dilation_rate * kernel_size, batch, channels)` in all.
+        """
+        if self.padding != "causal":
+            raise ValueError(
+                f'`padding` must be "causal" to go step by step. Received: padding={self.padding}'
+            )
+        shape = (self.dilation_rate * self.kernel_size, batch_size, self.depthwise_kernel.shape[2])
+        return caches.allocate(shape, self.compute_dtype)
+
+    def step(self, inputs, cache, index):
+        """Maps position `index`, `(batch, channels)`, to its output; see `layers.stepping`."""
+        size, rate = self.kernel_size, self.dilation_rate
+        start, slot = (index % rate) * size, (index // rate) % size
+        cache = caches.write(cache, ops.relu(inputs), start + slot)
+        ring = cache if rate == 1 else caches.read_range(cache, start, size)
+        # The newest input, in `slot`, meets the last entry of the kernel.
+        order = (ops.arange(size - 1, 2 * size - 1, dtype="int32") - slot) % size
+        kernel = ops.cast(self.depthwise_kernel, inputs.dtype)[:, 0, :, 0]
+        x = ops.sum(ring * caches.read(kernel, order)[:, None], axis=0)
+        return self.norm(self.pointwise(x)), cache
+
+    def reorder_cache(self, cache, rows):
+        """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
+        return ops.take(cache, rows, axis=1)
 
     def _margins(self) -> tuple[int, int]:
         """Returns how many zeros stand before and after the sequence."""

@@ -41,6 +41,7 @@ class TextModality(ModalityNet):
     example_shape = (None,)
     example_dtype = "int32"
     autoregressive = True
+    position_wise = True
 
     def __init__(
         self,

@@ -63,6 +63,14 @@ class TimingSignal(keras.layers.Layer):
         signal = self.signal(ops.shape(inputs)[1], start)
         return inputs + ops.cast(signal, inputs.dtype)
 
+    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
+        """Returns the empty cache of a sequence read step by step; see `layers.stepping`."""
+        return ()
+
+    def step(self, inputs, cache, index):
+        """Adds the signal of position `index` to `(batch, depth)`; see `layers.stepping`."""
+        return inputs + ops.cast(self.signal(1, index), inputs.dtype), cache
+
     def compute_output_shape(self, input_shape):
         return input_shape
 

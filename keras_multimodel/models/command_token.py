@@ -31,6 +31,15 @@ class CommandToken(keras.layers.Layer):
         first = ops.ones_like(inputs[:, :1]) * command
         return ops.concatenate([first, inputs], axis=1)[:, :-1]
 
+    def step(self, inputs, index):
+        """Returns what position `index` sees: the command at 0, then the embedded id before it.
+
+        Args:
+            inputs: `(batch, hidden_dim)`, the embedded id.
+            index: int32 scalar.
+        """
+        return ops.where(index == 0, ops.cast(self.command, inputs.dtype), inputs)
+
     def compute_mask(self, *args, **kwargs):
         return None  # masks are passed as arguments
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_multimodel.models import stepping
 from keras_multimodel.models.blocks import build_block, call_block, call_position_wise
 from keras_multimodel.models.encoder import deserialize_layers
 
@@ -53,6 +54,31 @@ class Decoder(keras.layers.Layer):
 
     def _route(self, x, masks, training):
         return x if self.experts is None else call_position_wise(self.experts, x, masks, training)
+
+    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
+        """Returns the caches of one sequence read step by step; see `layers.stepping`."""
+        return [
+            stepping.initial_cache(layer, batch_size, max_length, source, source_mask)
+            for layer in self._layers_in_order()
+        ]
+
+    def step(self, inputs, cache, index):
+        """Maps position `index`, `(batch, hidden_dim)`, to its output; see `layers.stepping`."""
+        x, parts = inputs, []
+        for layer, part in zip(self._layers_in_order(), cache):
+            x, part = stepping.step(layer, x, part, index)
+            parts.append(part)
+        return x, parts
+
+    def reorder_cache(self, cache, rows):
+        """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
+        pairs = zip(self._layers_in_order(), cache)
+        return [stepping.reorder_cache(*pair, rows) for pair in pairs]
+
+    def _layers_in_order(self):
+        middle = len(self.blocks) // 2
+        experts = [self.experts] if self.blocks and self.experts is not None else []
+        return sum(self.blocks[:middle], []) + experts + sum(self.blocks[middle:], [])
 
     def compute_mask(self, *args, **kwargs):
         return None  # masks are passed as arguments

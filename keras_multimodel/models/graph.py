@@ -3,7 +3,10 @@
 import keras
 from keras import ops
 
+from keras_multimodel.decoding.generate import TaskGenerator
+from keras_multimodel.models.checks import check_stacks
 from keras_multimodel.models.stacking import Stack, Unstack
+from keras_multimodel.models.stepping import CachedSteps, RecomputedSteps
 
 
 def input_tensors(tasks) -> dict:
@@ -127,6 +130,26 @@ def single_task_models(task, body) -> tuple[keras.Model, keras.Model | None]:
     state = {name: (given["encoded"], given["mask"])}
     logits = decode([task], stacks, body, {name: {"targets": given["targets"]}}, state)[name]
     return read, keras.Model(given, logits)
+
+
+def make_generator(task, body) -> TaskGenerator:
+    """Returns what generates for one task."""
+    read, write = single_task_models(task, body)
+    steps = {}
+    if write is not None:
+        write.supports_masking = True  # the mask is an input of its own
+        steps = {True: CachedSteps(task, body), False: RecomputedSteps(write)}
+    return TaskGenerator(task, read, write, steps)
+
+
+def stacks_of(side, stacks, tasks, kind) -> list[list[str]]:
+    """Returns checked stacks; if none were given, one for each kind of task."""
+    if stacks is not None:
+        return check_stacks(f"{side}_stacks", stacks, [task.name for task in tasks])
+    groups: dict = {}
+    for task in tasks:
+        groups.setdefault(kind(task), []).append(task.name)
+    return list(groups.values())
 
 
 def _stack_all(stacks, sequences, masks) -> tuple[list, list]:

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_multimodel.decoding.generate import TaskGenerator
+from keras_multimodel.decoding.generate import Request
+from keras_multimodel.decoding.generation import Generation
 from keras_multimodel.layers.attention_block import AttentionBlock
 from keras_multimodel.layers.conv_block import ConvBlock
 from keras_multimodel.layers.moe_layer import MoELayer
 from keras_multimodel.models import checks, graph
 from keras_multimodel.models.body import Body
+from keras_multimodel.models.graph import stacks_of
 from keras_multimodel.models.task import Task, unique_modalities
 from keras_multimodel.models.variants import VARIANTS
 
@@ -85,8 +88,8 @@ class MultiModel(keras.Model):
         tasks = list(tasks)
         checks.check_tasks(tasks, hidden_dim)
         writers = [task for task in tasks if task.autoregressive]
-        encoder_stacks = _stacks("encoder_stacks", encoder_stacks, tasks, lambda t: type(t.inputs))
-        decoder_stacks = _stacks("decoder_stacks", decoder_stacks, writers, lambda t: id(t.targets))
+        encoder_stacks = stacks_of("encoder", encoder_stacks, tasks, lambda t: type(t.inputs))
+        decoder_stacks = stacks_of("decoder", decoder_stacks, writers, lambda t: id(t.targets))
         if body is None:
             body = Body(
                 hidden_dim,
@@ -240,6 +243,8 @@ class MultiModel(keras.Model):
             )
         if self.compiled:
             self._make_variables()
+        if hasattr(x, "element_spec"):
+            kwargs.setdefault("shuffle", False)  # a data set has its own order, and Keras would warn
         return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 
     def _make_variables(self):
@@ -254,6 +259,7 @@ class MultiModel(keras.Model):
         y_pred = {name: ops.zeros(shape) for name, shape in shapes.items()}
 
         def score():
+            self._clear_losses()  # those of an earlier call belong to a graph that is gone
             self.compute_loss(x=None, y=y, y_pred=y_pred)
             self.compute_metrics(x=None, y=y, y_pred=y_pred)
 
@@ -296,30 +302,70 @@ class MultiModel(keras.Model):
         """
         return MultiModel([self._task(task)], self.body.hidden_dim, body=self.body)
 
-    def generate(self, task: str, inputs: list, max_length: int | None = None) -> list:
-        """Does a task on raw inputs, taking the best id at every step.
+    def generate(
+        self,
+        task: str,
+        inputs: list,
+        sampler="greedy",
+        max_length: int | None = None,
+        seed: int | list[int] | None = None,
+        use_cache: bool = True,
+        stream: bool = False,
+        constraint="default",
+    ) -> Generation:
+        """Does a task on raw inputs, each as if it stood alone.
 
         Args:
             task: name of the task.
             inputs: raw inputs: texts, images, encoded audio, as the preprocessor of the task's
                 input net takes them; arrays if it has none.
-            max_length: most ids to write; the default is the task's `max_target_length`.
+            sampler: `"greedy"`, `"beam"`, `"random"`, `"top_k"`, `"top_p"`, a sampler of keras-nlp
+                or a `keras_multimodel.decoding.BeamSearch`. A class is always the most probable.
+            max_length: most ids to write, the end included; the default is the task's
+                `max_target_length`.
+            seed: of random samplers: a list of one for each input, or an integer, to which the
+                number of the input is added. By default that of the sampler, or new at each call.
+            use_cache: whether to keep what was computed for earlier positions.
+            stream: whether to return an iterator instead. It yields lists of one new piece of text
+                an input, None where nothing is new; the pieces of an input make up its output.
+                Outputs that grow otherwise than texts do come in one piece.
+            constraint: a `keras_multimodel.decoding.Constraint` on what is written; the default is
+                the target preprocessor's own, if it has one: trees are well-formed. None for none.
 
         Returns:
-            One raw output an input: a text, a tree, a class; an array of ids or a class number if
-            the target net has no preprocessor.
+            A list of one raw output an input: a text, a tree, a class; an array of ids or a class
+            number if the target net has no preprocessor. Its attribute `ended` tells which came to
+            an end before `max_length`, and after beam search `hypotheses` has the n best.
 
         Raises:
-            ValueError: `task` is unknown, `inputs` is no list or is empty, an input is empty or too
-                long, or `max_length` is not positive.
+            ValueError: `task` or `sampler` is unknown, `inputs` is no list or is empty, an input is
+                empty, too long or of the wrong kind, or another argument does not fit.
         """
-        return self._generator(task)(inputs, max_length)
+        generator = self._generator(task)
+        request = Request(sampler, max_length, seed, use_cache, constraint)
+        return generator.stream(inputs, request) if stream else generator(inputs, request)
 
-    def _generator(self, name: str) -> TaskGenerator:
+    def score(self, task: str, inputs: list, targets: list) -> np.ndarray:
+        """Returns how probable targets are.
+
+        Args:
+            task: name of the task.
+            inputs: raw inputs.
+            targets: one raw target an input.
+
+        Returns:
+            float32 `(n,)`, the log-probability of each whole target, its end included.
+
+        Raises:
+            ValueError: as for `generate`, or there are not as many targets as inputs.
+        """
+        return self._generator(task).score(inputs, targets)
+
+    def _generator(self, name: str):
         task = self._task(name)
         generators = self._parts.generators
         if name not in generators:
-            generators[name] = TaskGenerator(task, *graph.single_task_models(task, self.body))
+            generators[name] = graph.make_generator(task, self.body)
         return generators[name]
 
     def _task(self, name: str) -> Task:
@@ -352,13 +398,3 @@ class MultiModel(keras.Model):
             for name in _TEMPLATES:
                 config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(tasks, **config)
-
-
-def _stacks(argument, stacks, tasks, kind) -> list[list[str]]:
-    """Returns checked stacks; if none were given, one for each kind of task."""
-    if stacks is not None:
-        return checks.check_stacks(argument, stacks, [task.name for task in tasks])
-    groups: dict = {}
-    for task in tasks:
-        groups.setdefault(kind(task), []).append(task.name)
-    return list(groups.values())

@@ -1,0 +1,114 @@
+"""The loop that writes one id after the other."""
+
+import keras
+from keras import ops
+
+from keras_multimodel.ops import cache as caches
+from keras_multimodel.ops.compiled import while_loop
+
+PADDING, END = 0, 1
+
+
+class Search:
+    """Writes with a sampler.
+
+    Axes: B batch, L the most ids that fit. The state of a search is a dict: `index`, the number of
+    ids written; `ids` `(L, B)`; `last` `(B,)`, those just written; `ended` `(B,)`; and the states
+    of the model (`cache`), the constraint and the sampler.
+
+    Args:
+        steps: gives logits, position by position; see `models.stepping.CachedSteps`.
+        chooser: one of the classes of `samplers`.
+        constraint: a `Constraint`, or None.
+    """
+
+    rows_per_input = 1
+
+    def __init__(self, steps, chooser, constraint=None):
+        self.steps = steps
+        self.chooser = chooser
+        self.constraint = constraint
+
+    def start(self, length: int, encoded, mask, ended, constraint_state):
+        """Returns the state before the first id.
+
+        Args:
+            length: L.
+            encoded: the encoded inputs `(B, source_length, hidden_dim)`.
+            mask: boolean `(B, source_length)`.
+            ended: boolean `(B,)`, True in rows that only fill the batch.
+            constraint_state: the constraint's, `()` without one.
+        """
+        batch = encoded.shape[0]
+        return {
+            "index": ops.zeros((), "int32"),
+            "ids": caches.allocate((length, batch), "int32"),
+            "last": ops.zeros((batch,), "int32"),
+            "ended": ended,
+            "cache": self.steps.initial_cache(length, encoded, mask),
+            "constraint": constraint_state,
+            "sampler": [ops.convert_to_tensor(v) for v in self.chooser.variables],
+        }
+
+    def advance(self, values, state, draws, until, limit):
+        """Runs until `until` ids are written or all rows have ended.
+
+        Args:
+            values: pairs of a variable and its value, for `keras.StatelessScope`.
+            state: the state.
+            draws: float32 `(L, B)`, the random numbers of each step; `()` if it needs none.
+            until: int32 scalar.
+            limit: int32 scalar, how many ids may be written in all.
+
+        Returns:
+            The state.
+        """
+
+        def body(state):
+            scope = keras.StatelessScope([*values, *zip(self.chooser.variables, state["sampler"])])
+            with scope:
+                after = self._step(state, draws, limit)
+                after["sampler"] = [ops.convert_to_tensor(v.value) for v in self.chooser.variables]
+            return after
+
+        def go_on(state):
+            return (state["index"] < until) & ops.logical_not(ops.all(self._finished(state)))
+
+        return while_loop(go_on, body, state)
+
+    def _finished(self, state):
+        return state["ended"]
+
+    def _step(self, state, draws, limit):
+        index, ended = state["index"], state["ended"]
+        logits, cache = self._logits(state)
+        logits = ops.where(self._allowed(state, logits, limit), logits, -float("inf"))
+        draw = caches.read(draws, index) if self.chooser.random else None
+        ids = ops.where(ended, PADDING, self.chooser.choose(logits, draw))
+        return {
+            "index": index + 1,
+            "ids": caches.write(state["ids"], ids, index),
+            "last": ids,
+            "ended": ended | (ids == END),
+            "cache": cache,
+            "constraint": self._advance(state["constraint"], ids),
+        }
+
+    def _logits(self, state):
+        arguments = (state["ids"], state["last"], state["cache"], state["index"])
+        logits, cache = self.steps.step(*arguments)
+        return ops.cast(logits, "float32"), cache
+
+    def _allowed(self, state, logits, limit):
+        """Returns a boolean that broadcasts to the logits; padding is never allowed."""
+        real = ops.arange(logits.shape[-1]) > PADDING
+        if self.constraint is None:
+            return real
+        # A row that has ended writes padding, whatever is chosen.
+        allowed = self.constraint.allowed(state["constraint"], limit - state["index"])
+        return (allowed | state["ended"][:, None]) & real
+
+    def _advance(self, constraint_state, ids):
+        if self.constraint is None:
+            return constraint_state
+        return self.constraint.advance(constraint_state, ids)

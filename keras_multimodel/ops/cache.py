@@ -1,0 +1,78 @@
+"""Buffers that a generation loop writes one position at a time."""
+
+import keras
+from keras import ops
+
+
+def allocate(shape: tuple, dtype: str):
+    """Returns a buffer of zeros that `write` may overwrite.
+
+    Args:
+        shape: static shape; the first axis is the one that is written.
+        dtype: name of the dtype.
+
+    Returns:
+        A tensor of `shape`.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # Not `tf.zeros`: a graph makes that a constant, overwritten for all later calls.
+        return tf.raw_ops.Empty(shape=tf.constant(shape, "int32"), dtype=dtype, init=True)
+    return ops.zeros(shape, dtype=dtype)
+
+
+def write(buffer, rows, index):
+    """Writes rows into a buffer, in place where the backend can.
+
+    The buffer given must not be used again. Within a loop, what is written must depend on all
+    that was read from the buffer before, as a token depends on the tokens before it.
+
+    Args:
+        buffer: `(positions, ...)`, from `allocate`.
+        rows: `(...)` for one position, or `(count, ...)` for several.
+        index: int32 scalar, or int32 `(count,)` of distinct positions.
+
+    Returns:
+        The buffer with `buffer[index] = rows`.
+    """
+    backend = keras.backend.backend()
+    if len(index.shape) == 0:
+        index, rows = index[None], rows[None]
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if buffer.dtype in (tf.float32, tf.int32):
+            return tf.raw_ops.InplaceUpdate(x=buffer, i=index, v=rows)
+        return tf.tensor_scatter_nd_update(buffer, index[:, None], rows)
+    if backend == "torch":
+        buffer[index] = rows
+        return buffer
+    return ops.scatter_update(buffer, index[:, None], rows)
+
+
+def read(buffer, index):
+    """Returns `buffer[index]` for an int32 scalar or vector of positions that lie within it."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(buffer, index)
+    return ops.take(buffer, index, axis=0)
+
+
+def read_range(buffer, start, size: int):
+    """Returns `buffer[start : start + size]`: no copy on TensorFlow and torch."""
+    if keras.backend.backend() == "jax":
+        return ops.slice(buffer, [start] + [0] * (len(buffer.shape) - 1), (size, *buffer.shape[1:]))
+    part = buffer[start : start + size]
+    return part if keras.backend.backend() == "torch" else _with_length(part, size)
+
+
+def read_first(buffer, size):
+    """Returns `buffer[:size]` without a copy; on JAX, whose shapes are static, all of it."""
+    return buffer if keras.backend.backend() == "jax" else buffer[:size]
+
+
+def _with_length(x, size):
+    x.set_shape((size, *x.shape[1:]))
+    return x

@@ -1,0 +1,76 @@
+"""Functions and loops that a backend compiles."""
+
+import keras
+from keras import ops
+
+
+def compiled(function, variables: list):
+    """Returns a compiled `function(values, *args)` as a function of `args`.
+
+    Updates of variables are dropped: whatever layers count in between, generation changes no model.
+
+    Args:
+        function: takes a list of pairs of a variable and its value, for `keras.StatelessScope`,
+            and nested structures of tensors.
+        variables: all Keras variables that it reads.
+
+    Returns:
+        A function that traces once for each set of shapes, and on torch runs eagerly.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(autograph=False)
+        def run(*args):
+            # Read once, before any loop.
+            return function([(v, ops.convert_to_tensor(v)) for v in variables], *args)
+
+        return run
+    if backend == "jax":
+        import jax
+
+        jitted = jax.jit(lambda values, *args: function(list(zip(variables, values)), *args))
+        return lambda *args: jitted([v.value for v in variables], *args)
+    return _without_gradients(function, variables)
+
+
+def _without_gradients(function, variables):
+    import torch
+
+    def run(*args):
+        args = keras.tree.map_structure(ops.convert_to_tensor, args)
+        with torch.no_grad():
+            return function([(v, v.value) for v in variables], *args)
+
+    return run
+
+
+def while_loop(condition, body, state):
+    """Runs `state = body(state)` while `condition(state)`.
+
+    Args:
+        condition: from the state to a boolean scalar.
+        body: from the state to a state of the same structure and shapes.
+        state: nested structure of tensors.
+
+    Returns:
+        The last state.
+    """
+    flat = [ops.convert_to_tensor(x) for x in keras.tree.flatten(state)]
+
+    def unflatten(values):
+        return keras.tree.pack_sequence_as(state, list(values))
+
+    def step(*values):
+        return tuple(keras.tree.flatten(body(unflatten(values))))
+
+    def go_on(*values):
+        return condition(unflatten(values))
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # One iteration at a time: buffers are written in place.
+        return unflatten(tf.while_loop(go_on, step, flat, parallel_iterations=1))
+    return unflatten(ops.while_loop(go_on, step, flat))
