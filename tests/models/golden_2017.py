@@ -41,7 +41,7 @@ def use_noise(moe, noise):
 
 
 def random_variables(model, seed=0):
-    """Returns values for all original variables of a model, of a size that keeps outputs moderate."""
+    """Returns values of all original variables of a model, small enough for moderate outputs."""
     rng = np.random.default_rng(seed)
     result = {}
     for entry in model_entries(model):
