@@ -106,7 +106,13 @@ def check_template(argument: str, template, hidden_dim: int, causal: bool) -> No
             f"`{argument}` must have the model's `hidden_dim`. "
             f"Received: {argument}.hidden_dim={width}, hidden_dim={hidden_dim}"
         )
-    probe = clone(template, "probe", causal)
+    try:
+        probe = clone(template, "probe", causal)
+    except Exception as error:
+        raise ValueError(
+            f"`{argument}` must be clonable from its config: `get_config` must return all arguments. "
+            f"Received: {argument}={template!r}, which raised {type(error).__name__}: {error}"
+        ) from error
     _check_shape(argument, probe, hidden_dim)
     if causal:
         _check_causality(argument, probe, hidden_dim)
