@@ -1,0 +1,296 @@
+"""Bad input: a ValueError at once, by argument and value, and no step before it."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from tests.models.small_models import build, make_batch, make_tasks
+
+
+class Steps(keras.callbacks.Callback):
+    """Counts what `fit` and `evaluate` did."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def on_train_begin(self, logs=None):
+        self.count += 1
+
+    def on_test_begin(self, logs=None):
+        self.count += 1
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = build(make_tasks("copy", "digits"), num_encoder_blocks=1)
+    model.compile("sgd", run_eagerly=True)
+    return model
+
+
+def good():
+    return make_batch(make_tasks("copy", "digits"), (5, 3))
+
+
+def change(path, value):
+    """Returns a good batch in which one entry is another, or gone."""
+    x, y = good()
+    holder = {"x": x, "y": y}
+    for key in path[:-1]:
+        holder = holder[key]
+    if value is None:
+        del holder[path[-1]]
+    else:
+        holder[path[-1]] = value(holder.get(path[-1])) if callable(value) else value
+    return x, y
+
+
+def put(position, value):
+    def changed(array):
+        array = array.copy()
+        array[position] = value
+        return array
+
+    return changed
+
+
+BAD = {
+    "no task": (("x", "digits"), None, "`x` must have the keys", "missing: ['digits']"),
+    "unknown task": (("x", "other"), {}, "`x` must have the keys", "unknown: ['other']"),
+    "no targets of the decoder": (
+        ("x", "copy", "targets"),
+        None,
+        "`x['copy']` must have the keys",
+        "missing: ['targets']",
+    ),
+    "targets to a task without": (
+        ("x", "digits", "targets"),
+        np.zeros(2, "int32"),
+        "`x['digits']` must have the keys ['inputs']",
+        "unknown: ['targets']",
+    ),
+    "no dict": (
+        ("x", "copy"),
+        np.zeros((2, 3), "int32"),
+        "`x['copy']` must be a dict",
+        "Received: ",
+    ),
+    "rank": (
+        ("x", "copy", "inputs"),
+        lambda a: a[..., None],
+        "`x['copy']['inputs']` must be of shape",
+        "shape=(2, 5, 1)",
+    ),
+    "dtype": (
+        ("x", "copy", "inputs"),
+        lambda a: a.astype("float32"),
+        "`x['copy']['inputs']` must be of an integer dtype",
+        "dtype=float32",
+    ),
+    "strings": (
+        ("x", "digits", "inputs"),
+        lambda a: a.astype(str),
+        "`x['digits']['inputs']` must be of a numeric dtype",
+        "dtype=str",
+    ),
+    "size of an image": (
+        ("x", "digits", "inputs"),
+        lambda a: a[:, :5],
+        "`x['digits']['inputs']` must be of shape ('batch', 8, 8, 1)",
+        "shape=(2, 5, 8, 1)",
+    ),
+    "id too high": (
+        ("x", "copy", "inputs"),
+        put((0, 1), 11),
+        "`x['copy']['inputs']` must hold ids from 0 to 10",
+        "Received: 11",
+    ),
+    "id too low": (
+        ("x", "copy", "targets"),
+        put((1, 0), -1),
+        "`x['copy']['targets']` must hold ids from 0 to 10",
+        "Received: -1",
+    ),
+}
+BAD_TARGETS = {
+    "no targets of a task": (("y", "digits"), None, "`y` must have", "missing: ['digits']"),
+    "unknown targets": (
+        ("y", "other"),
+        np.zeros(2, "int32"),
+        "`y` must have the keys",
+        "unknown: ['other']",
+    ),
+    "label": (("y", "digits"), put(1, 3), "`y['digits']` must hold ids from 0 to 2", "Received: 3"),
+    "target id": (
+        ("y", "copy"),
+        put((0, 0), 99),
+        "`y['copy']` must hold ids from 0 to 10",
+        "Received: 99",
+    ),
+    "dtype of targets": (
+        ("y", "digits"),
+        lambda a: a.astype("float32"),
+        "`y['digits']` must be of an integer dtype",
+        "dtype=float32",
+    ),
+    "rank of targets": (
+        ("y", "copy"),
+        lambda a: a[:, 0],
+        "`y['copy']` must be of shape",
+        "shape=(2,)",
+    ),
+    "a list": (("y", "digits"), [0, 1], "`y['digits']` must be an array", "Received: list"),
+}
+FIT = {**BAD, **BAD_TARGETS}
+
+
+def refuses(expected, received):
+    return pytest.raises(ValueError, match=re.escape(expected) + ".*" + re.escape(received))
+
+
+def as_arrays(x, y):
+    return {"x": x, "y": y}
+
+
+def as_generator(x, y):
+    return {"x": (batch for batch in [(x, y)])}
+
+
+def as_dataset(x, y):
+    import tensorflow as tf
+
+    return {"x": tf.data.Dataset.from_tensors((x, y))}
+
+
+def as_pydataset(x, y):
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return x, y
+
+    return {"x": Batches()}
+
+
+FORMS = [as_arrays, as_generator, as_dataset, as_pydataset]
+
+
+@pytest.mark.parametrize("name", FIT)
+@pytest.mark.parametrize("form", FORMS)
+def test_fit_and_evaluate_refuse(model, form, name):
+    path, value, expected, received = FIT[name]
+    x, y = change(path, value)
+    if form is as_dataset and name in ("a list", "strings"):
+        pytest.skip("tf.data makes a tensor of it")
+    steps = Steps()
+    for method in (model.fit, model.evaluate):
+        with refuses(expected, received):
+            method(**form(x, y), verbose=0, callbacks=[steps])
+    assert steps.count == 0
+
+
+@pytest.mark.parametrize("name", FIT)
+def test_validation_data_are_checked_before_the_first_step(model, name):
+    path, value, expected, received = FIT[name]
+    steps = Steps()
+    with refuses(expected, received):
+        data = change(path, value)
+        model.fit(*good(), validation_data=data, verbose=0, callbacks=[steps])
+    assert steps.count == 0
+
+
+@pytest.mark.parametrize("name", [name for name in BAD if not name.startswith("id ")])
+def test_a_call_refuses(model, name):
+    path, value, _, received = BAD[name]
+    with refuses("`", received):
+        model(change(path, value)[0])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_good_data_pass(model, form):
+    x, y = good()
+    history = model.fit(**form(x, y), epochs=1, verbose=0).history
+    assert np.isfinite(history["loss"][0])
+    scores = model.evaluate(**form(x, y), verbose=0, return_dict=True)
+    assert np.isfinite(scores["loss"])
+
+
+def test_every_batch_of_a_generator_is_seen(model):
+    class Batches(keras.callbacks.Callback):
+        count = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.count += 1
+
+    counter = Batches()
+    model.fit((good() for _ in range(3)), verbose=0, callbacks=[counter])
+    assert counter.count == 3
+
+
+def empty_dataset():
+    import tensorflow as tf
+
+    return {"x": tf.data.Dataset.from_tensors(good()).take(0)}
+
+
+def empty_arrays():
+    x, y = good()
+    x["digits"]["inputs"], y["digits"] = x["digits"]["inputs"][:0], y["digits"][:0]
+    return {"x": x, "y": y}
+
+
+def empty_pydataset():
+    class Nothing(keras.utils.PyDataset):
+        def __len__(self):
+            return 0
+
+        def __getitem__(self, index):
+            raise IndexError(index)
+
+    return {"x": Nothing()}
+
+
+@pytest.mark.parametrize(
+    "data, received",
+    [
+        (empty_dataset, "an empty data set"),
+        (lambda: {"x": (batch for batch in [])}, "an empty data set"),
+        (empty_pydataset, "an empty data set"),
+        (empty_arrays, "none of ['digits']"),
+    ],
+)
+def test_an_empty_data_set_is_refused(model, data, received):
+    steps = Steps()
+    for method in (model.fit, model.evaluate):
+        with refuses("`x` must hold", f"Received: {received}"):
+            method(**data(), verbose=0, callbacks=[steps])
+    assert steps.count == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, expected, received",
+    [
+        (("other", [np.array([1])]), "`task` must be one of ['copy', 'digits']", "task='other'"),
+        (("copy", "a text"), "`inputs` must be a list", "str"),
+        (("copy", []), "`inputs` must hold at least one", "[]"),
+        (("copy", [np.zeros(0, "int32")]), "`inputs", "Received: "),
+        (("digits", [np.zeros((5, 8, 1))]), "`inputs", "5, 8, 1"),
+        (("copy", [np.array([[3, 1]])]), "`inputs", "Received: "),
+    ],
+)
+def test_generate_refuses(model, arguments, expected, received):
+    with refuses(expected, received):
+        model.generate(*arguments)
+
+
+def test_generate_refuses_a_length(model):
+    with refuses("`max_length` must be", "max_length=0"):
+        model.generate("copy", [np.array([1])], max_length=0)
+
+
+def test_a_task_model_of_an_unknown_task_is_refused(model):
+    with refuses("`task` must be one of ['copy', 'digits']", "task='other'"):
+        model.task_model("other")

@@ -1,0 +1,155 @@
+"""What the builder refuses, each by its message: tasks, stacks, blocks, numbers."""
+
+import re
+
+import keras
+import pytest
+
+from keras_multimodel import Task
+from keras_multimodel.layers import (
+    AttentionBlock,
+    CategoryModality,
+    ConvBlock,
+    FeedForward,
+    ImageModality,
+    MoELayer,
+    TextModality,
+)
+from tests.models.small_models import build, make_tasks
+
+
+def refuses(expected, received):
+    return pytest.raises(ValueError, match=re.escape(expected) + ".*" + re.escape(received))
+
+
+class Widening(keras.layers.Layer):
+    def call(self, inputs):
+        return keras.ops.concatenate([inputs, inputs], axis=-1)
+
+
+class Failing(keras.layers.Layer):
+    def call(self, inputs):
+        raise KeyError("lost")
+
+
+class Unclonable(keras.layers.Layer):
+    """A block whose config does not suffice to make another."""
+
+    def __init__(self, table, **kwargs):
+        super().__init__(**kwargs)
+        self.table = table
+
+    def call(self, inputs):
+        return inputs
+
+    def get_config(self):
+        return super().get_config()
+
+
+class Backwards(keras.layers.Layer):
+    """A block that is not causal, and has nothing by which it could be made so."""
+
+    def call(self, inputs):
+        return keras.ops.flip(inputs, axis=1)
+
+
+def text(hidden_dim=16, **named):
+    return TextModality(5, hidden_dim, **named)
+
+
+@pytest.mark.parametrize(
+    "tasks, expected, received",
+    [
+        ([], "`tasks` must hold at least one task", "tasks=[]"),
+        (["copy"], "`tasks` must hold `Task` objects", "'copy'"),
+        (
+            [Task("a", t := text(), t), Task("b", t, t), Task("a", t, t)],
+            "`tasks` must have different names",
+            "Received twice: ['a']",
+        ),
+        (
+            [Task("a", ImageModality(24), CategoryModality(3, 16))],
+            "`inputs` of task 'a' must have the model's `hidden_dim`",
+            "inputs.hidden_dim=24, hidden_dim=16",
+        ),
+        (
+            [Task("a", text(), text(32))],
+            "`targets` of task 'a' must have the model's `hidden_dim`",
+            "targets.hidden_dim=32, hidden_dim=16",
+        ),
+    ],
+)
+def test_tasks(tasks, expected, received):
+    with refuses(expected, received):
+        build(tasks)
+
+
+@pytest.mark.parametrize("hidden_dim", [0, 1.5])
+def test_hidden_dim(hidden_dim):
+    from keras_multimodel import MultiModel
+
+    with refuses("`hidden_dim` must be a positive integer", f"hidden_dim={hidden_dim}"):
+        MultiModel(make_tasks("copy"), hidden_dim)
+
+
+@pytest.mark.parametrize("name", ["encoder_stacks", "decoder_stacks"])
+@pytest.mark.parametrize("stacks", [[["copy"]], [["copy", "copy"]], [["copy", "speech"], []]])
+def test_stacks(name, stacks):
+    with refuses(f"`{name}` must hold each of ['copy', 'speech'] exactly once", str(stacks)):
+        build(make_tasks("copy", "speech"), **{name: stacks})
+
+
+@pytest.mark.parametrize("value", [-1, 1.5])
+@pytest.mark.parametrize("name", ["num_encoder_blocks", "num_mixer_blocks", "num_decoder_blocks"])
+def test_numbers_of_blocks(name, value):
+    with refuses(f"`{name}` must", f"Received: {name}={value}"):
+        build(make_tasks("copy"), **{name: value})
+
+
+@pytest.mark.parametrize(
+    "argument, block, expected, received",
+    [
+        ("conv_block", "thick", "must be a layer or None", "conv_block='thick'"),
+        ("moe", 4, "must be a layer or None", "moe=4"),
+        (
+            "conv_block",
+            ConvBlock(32),
+            "must have the model's `hidden_dim`",
+            "conv_block.hidden_dim=32, hidden_dim=16",
+        ),
+        (
+            "attention_block",
+            AttentionBlock(8, 2),
+            "must have the model's `hidden_dim`",
+            "attention_block.hidden_dim=8, hidden_dim=16",
+        ),
+        ("moe", FeedForward(8), "must have the model's `hidden_dim`", "moe.hidden_dim=8"),
+        ("conv_block", Widening(), "must keep the shape", "to (2, 7, 32)"),
+        ("moe", keras.layers.Dense(4), "must keep the shape", "to (2, 7, 4)"),
+        ("conv_block", Failing(), "must be callable on a tensor", "raised KeyError: "),
+        ("conv_block", Unclonable(1), "must be clonable from its config", "raised TypeError: "),
+        ("conv_block", Backwards(), "must be causal in the decoder", "changed an earlier output"),
+        ("moe", Backwards(), "must be causal in the decoder", "changed an earlier output"),
+        (
+            "attention_block",
+            keras.layers.Bidirectional(keras.layers.GRU(8, return_sequences=True)),
+            "must be causal in the decoder",
+            "changed an earlier output",
+        ),
+    ],
+)
+def test_blocks(argument, block, expected, received):
+    with refuses(f"`{argument}` {expected}", received):
+        build(make_tasks("copy"), **{argument: block})
+
+
+def test_a_block_that_sees_all_is_good_enough_without_a_decoder():
+    model = build(make_tasks("digits"), conv_block=Backwards())
+    assert len(model.body.encoder.blocks) == 2
+
+
+def test_experts_and_heads():
+    with refuses("`top_k` must be at most `num_experts`", "top_k=5, num_experts=4"):
+        build(moe=MoELayer(16, num_experts=4, top_k=5))
+    with refuses("`num_heads` must divide `hidden_dim`", "num_heads=3, hidden_dim=16"):
+        build(attention_block=AttentionBlock(16, num_heads=3))
