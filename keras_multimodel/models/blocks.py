@@ -110,7 +110,7 @@ def check_template(argument: str, template, hidden_dim: int, causal: bool) -> No
         probe = clone(template, "probe", causal)
     except Exception as error:
         raise ValueError(
-            f"`{argument}` must be clonable from its config: `get_config` must return all arguments. "
+            f"`{argument}` must be clonable from its config, which needs all of its arguments. "
             f"Received: {argument}={template!r}, which raised {type(error).__name__}: {error}"
         ) from error
     _check_shape(argument, probe, hidden_dim)
