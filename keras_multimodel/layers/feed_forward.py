@@ -52,8 +52,7 @@ class FeedForward(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         check_positive_int("hidden_dim", hidden_dim)
-        if intermediate_dim is not None:
-            check_positive_int("intermediate_dim", intermediate_dim)
+        check_positive_int("intermediate_dim", intermediate_dim, optional=True)
         if not 0 <= dropout < 1:
             raise ValueError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")
         self.hidden_dim = hidden_dim

@@ -119,8 +119,8 @@ class MoELayer(keras.layers.Layer):
         super().__init__(**kwargs)
         check_positive_int("hidden_dim", hidden_dim)
         check_positive_int("num_experts", num_experts)
-        check_positive_int("intermediate_dim", intermediate_dim or hidden_dim)
-        check_positive_int("shared_expert_dim", shared_expert_dim or hidden_dim)
+        check_positive_int("intermediate_dim", intermediate_dim, optional=True)
+        check_positive_int("shared_expert_dim", shared_expert_dim, optional=True)
         check_not_negative("balance_loss_weight", balance_loss_weight)
         check_not_negative("z_loss_weight", z_loss_weight)
         if capacity_factor is not None and not capacity_factor > 0:

@@ -1,9 +1,4 @@
-"""Routings, easy and extreme, run with gradients on whichever backend is installed first.
-
-`python -m tests.ops.expert_cases FILE` saves the results of the backend named by `KERAS_BACKEND`.
-"""
-
-import sys
+"""Routings, easy and extreme, run with gradients on any backend."""
 
 import keras
 import numpy as np
@@ -78,16 +73,3 @@ def _torch(loss, inputs, jit):
     inputs = [torch.tensor(value, requires_grad=True) for value in inputs]
     value, y = loss(*inputs)
     return y.detach(), torch.autograd.grad(value, inputs)
-
-
-def main(file):
-    results = {}
-    for routing in ROUTINGS:
-        for activation in ACTIVATIONS:
-            for i, value in enumerate(run(routing, activation, jit=True)):
-                results[f"{routing}/{activation}/{i}"] = value
-    np.savez(file, **results)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

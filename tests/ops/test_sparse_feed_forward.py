@@ -1,7 +1,4 @@
 import importlib
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -90,21 +87,6 @@ def assert_same(results, expected):
 def test_jit_gives_the_same_outputs_and_gradients(routing, activation):
     compiled = expert_cases.run(routing, activation, jit=True)
     assert_same(compiled, expert_cases.run(routing, activation))
-
-
-@pytest.mark.parametrize(
-    "backend", sorted({"tensorflow", "jax", "torch"} - {keras.backend.backend()})
-)
-def test_backends_give_the_same_outputs_and_gradients(backend, tmp_path):
-    file = tmp_path / "results.npz"
-    command = [sys.executable, "-m", "tests.ops.expert_cases", str(file)]
-    subprocess.run(command, check=True, env={**os.environ, "KERAS_BACKEND": backend})
-    theirs = np.load(file)
-    for routing in expert_cases.ROUTINGS:
-        for activation in expert_cases.ACTIVATIONS:
-            ours = expert_cases.run(routing, activation)
-            prefix = f"{routing}/{activation}/"
-            assert_same([theirs[f"{prefix}{i}"] for i in range(len(ours))], ours)
 
 
 @every_routing

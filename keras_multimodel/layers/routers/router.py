@@ -28,8 +28,10 @@ class Routing(NamedTuple):
     loss: object
 
 
-def check_positive_int(name: str, value) -> None:
-    """Raises a ValueError unless `value` is an integer above 0."""
+def check_positive_int(name: str, value, optional: bool = False) -> None:
+    """Raises a ValueError unless `value` is an integer above 0, or None where `optional`."""
+    if optional and value is None:
+        return
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
 

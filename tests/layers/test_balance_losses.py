@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_multimodel.layers.balance_losses import (
+    importance_loss,
+    load_loss,
+    router_z_loss,
+    squared_coefficient_of_variation,
+    switch_balance_loss,
+)
+
+
+def of(function, *arrays):
+    return float(function(*[ops.convert_to_tensor(np.asarray(a, "float32")) for a in arrays]))
+
+
+@pytest.mark.parametrize("loss", [importance_loss, load_loss, squared_coefficient_of_variation])
+def test_cv_squared_by_hand(loss):
+    # mean 2, variance (1 + 1 + 4 + 4) / 4 = 2.5, squared mean 4
+    assert of(loss, [1, 3, 0, 4]) == pytest.approx(2.5 / 4)
+
+
+@pytest.mark.parametrize("loss", [importance_loss, load_loss])
+def test_cv_squared_rises_with_skew_and_is_least_where_uniform(loss):
+    values = [of(loss, [1 + skew, 1, 1, 1]) for skew in (0.0, 0.5, 1.0, 3.0)]
+    assert values[0] == 0.0 and values == sorted(values)
+
+
+@pytest.mark.parametrize("loss", [importance_loss, load_loss])
+def test_cv_squared_of_nothing_is_zero(loss):
+    assert of(loss, np.zeros(4)) == 0.0
+
+
+def switch(probabilities, mask=(1.0, 1.0)):
+    """Two tokens, each to its most probable of two experts."""
+    probabilities = np.array(probabilities)
+    counts = np.bincount(probabilities.argmax(1)[np.array(mask) > 0], minlength=2)
+    return of(switch_balance_loss, probabilities, counts, mask)
+
+
+def test_switch_by_hand():
+    # Both choose expert 0: shares (1, 0), mean probabilities (0.75, 0.25): 2 * 0.75.
+    assert switch([[0.9, 0.1], [0.6, 0.4]]) == pytest.approx(1.5)
+
+
+def test_switch_is_least_where_uniform():
+    # A token each: shares (0.5, 0.5), mean probabilities (0.5, 0.5): 2 * (0.25 + 0.25).
+    assert switch([[0.9, 0.1], [0.1, 0.9]]) == pytest.approx(1.0)
+    skewed = [switch([[0.5 + s, 0.5 - s]] * 2) for s in (0.1, 0.2, 0.4)]
+    assert skewed == sorted(skewed) and skewed[0] > 1.0
+
+
+def test_switch_leaves_padding_out():
+    assert switch([[0.9, 0.1], [0.6, 0.4]], mask=[1.0, 0.0]) == pytest.approx(1.8)
+    assert switch([[0.9, 0.1], [0.6, 0.4]], mask=[0.0, 0.0]) == 0.0
+
+
+def test_z_loss_by_hand():
+    # log(1 + 1) = 0.693147, log(e^2 + e^2) = 2.693147; their squares 0.480453 and 7.253042
+    logits = [[0.0, 0.0], [2.0, 2.0]]
+    assert of(router_z_loss, logits, [1, 1]) == pytest.approx((0.480453 + 7.253042) / 2, rel=1e-5)
+    assert of(router_z_loss, logits, [1, 0]) == pytest.approx(0.480453, rel=1e-5)
+    assert of(router_z_loss, logits, [0, 0]) == 0.0
+
+
+def test_z_loss_rises_with_the_logits():
+    values = [of(router_z_loss, [[scale, -scale]], [1]) for scale in (0.0, 1.0, 2.0)]
+    assert values == sorted(values) and values[0] < values[-1]
