@@ -2,12 +2,12 @@
 
 import keras
 
-from keras_multimodel.layers.category_modality import CategoryModality
 from keras_multimodel.layers.image_modality import ImageModality
 from keras_multimodel.layers.moe_layer import MoELayer
 from keras_multimodel.layers.slicenet_timing_signal import SliceNetTimingSignal
 from keras_multimodel.layers.text_modality import TextModality
 from keras_multimodel.models.multimodel_2017_blocks import SliceNetMiddle, SliceNetStack
+from keras_multimodel.models.multimodel_2017_classes import ClassModality2017
 from keras_multimodel.models.multimodel_2017_inputs import AudioModality2017, FlattenPositions
 
 KERNEL_SCHEMES = {
@@ -114,8 +114,9 @@ def multimodel_2017(
     x = experts("experts_enc", causal=False)(x)
     x = stack("encoder2", num_layers, "same")(x, mask=mask)
     if targets == "class":
-        net = CategoryModality(num_classes, hidden_dim, name="targets_net")
-        logits = net(x, reverse=True, like=encoded if inputs == "image" else None)
+        is_grid = inputs == "image"
+        net = ClassModality2017(num_classes, hidden_dim, is_grid, name="targets_net")
+        logits = net(x, reverse=True, like=encoded if is_grid else None)
     else:
         tensors["targets"] = keras.Input((None,), dtype="int32", name="targets")
         net = TextModality(vocabulary_size, hidden_dim, tie_weights=False, name="targets_net")

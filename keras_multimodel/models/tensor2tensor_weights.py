@@ -8,18 +8,18 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_multimodel.layers.category_modality import CategoryModality
 from keras_multimodel.layers.image_modality import ImageModality
 from keras_multimodel.layers.text_modality import TextModality
 from keras_multimodel.models.grouped_conv_steps import GroupedConvStep, MixedConvStep
+from keras_multimodel.models.multimodel_2017_classes import ClassModality2017
 
 # What training adds to a checkpoint, and the model does not have.
 _TRAINING_STATE = re.compile(
     r"^(training|OptimizeLoss|losses_avg|train_stats)/|/Adam(_1)?$|^global_step$"
 )
-# What the authors' code creates and never reads: kernels of 2-D layers for inputs of width 1, and
-# in models of classes the target spaces of the decoder that they do not have.
-_UNUSED_KERNELS = re.compile(r"^class_label_modality_\d+_\d+/.*_small/")
+# Kernels for grids of width 1: a source may be without them.
+_OPTIONAL = re.compile(r"^class_label_modality_\d+_\d+/.*_small/")
+# What the authors' code creates for classes, and never reads.
 _TARGET_SPACES = "body/target_space_embedding/kernel"
 
 
@@ -73,7 +73,13 @@ def load_tensor2tensor_weights(model: keras.Model, source, num_shards: int = 16)
     if not isinstance(source, dict):
         source = _read_checkpoint(source)
     source = {name: value for name, value in source.items() if not _TRAINING_STATE.search(name)}
-    assign_entries(list(model_entries(model, num_shards)), source, _ignored(model))
+    entries = [
+        entry
+        for entry in model_entries(model, num_shards)
+        if entry.names[0] in source or not _OPTIONAL.search(entry.names[0])
+    ]
+    has_decoder = any(layer.name == "middle" for layer in model.layers)
+    assign_entries(entries, source, lambda name: name == _TARGET_SPACES and not has_decoder)
 
 
 def assign_entries(entries: list[Entry], source: dict, ignored: Callable = lambda name: False):
@@ -213,7 +219,7 @@ def modality_entries(net, num_shards: int = 16, is_target: bool = False) -> Iter
             tables = {"target_emb": net.embeddings, "softmax": net.output_embeddings}
         for name, table in tables.items():
             yield _table_entry(table, f"{scope}/{name}", num_shards)
-    elif isinstance(net, CategoryModality):
+    elif isinstance(net, ClassModality2017):
         scope = f"class_label_modality_{net.num_classes}_{net.hidden_dim}"
         yield from exit_flow_entries(net.exit_flow, scope)
     elif isinstance(net, ImageModality):
@@ -230,14 +236,16 @@ def _table_entry(table, scope, num_shards):
 
 
 def exit_flow_entries(flow, scope: str) -> Iterator[Entry]:
-    """Yields the entries of an `ExitFlow`."""
+    """Yields the entries of an `ExitFlow2017`."""
     convs = {"res_conv": (flow.shortcut_conv, flow.shortcut_norm)}
     convs.update({f"conv{i}": pair for i, pair in enumerate(zip(flow.convs, flow.norms))})
     suffix = "std" if flow.rank == 4 else "single"
     for name, (conv, norm) in convs.items():
         block = f"{scope}/conv_block_downsample/{name}"
-        yield from _conv_entries(conv, f"{block}/conv_block_0_{suffix}")
+        yield from _conv_entries(conv.weights, f"{block}/conv_block_0_{suffix}")
         yield from norm_entries(norm, f"{block}/conv_block_norm_0")
+        if flow.rank == 4:
+            yield from _conv_entries(flow.small[conv.name], f"{block}/conv_block_0_small")
     kernel, bias = flow.head.weights
     yield _reshaped(kernel, f"{scope}/conv_single/kernel", (1, 1, *kernel.shape))
     yield _same(bias, f"{scope}/conv_single/bias")
@@ -246,7 +254,7 @@ def exit_flow_entries(flow, scope: str) -> Iterator[Entry]:
 def image_entries(net, scope: str) -> Iterator[Entry]:
     """Yields the entries of an `ImageModality`."""
     for i, (conv, norm) in enumerate(((net.conv_0, net.norm_0), (net.conv_1, net.norm_1))):
-        yield from _conv_entries(conv, f"{scope}/conv{i}/conv_block_0_single")
+        yield from _conv_entries(conv.weights, f"{scope}/conv{i}/conv_block_0_single")
         yield from norm_entries(norm, f"{scope}/conv{i}/conv_block_norm_0")
     for i, block in enumerate(net.blocks):
         yield from conv_res_entries(block, f"{scope}/block{i}")
@@ -262,15 +270,15 @@ def audio_entries(net, scope: str) -> Iterator[Entry]:
 def conv_res_entries(block, scope: str) -> Iterator[Entry]:
     """Yields the entries of a `ConvRes`."""
     for i, (conv, norm) in enumerate(((block.conv_0, block.norm_0), (block.conv_1, block.norm_1))):
-        yield from _conv_entries(conv, f"{scope}/sep_conv_block/conv_block_{i}_single")
+        yield from _conv_entries(conv.weights, f"{scope}/sep_conv_block/conv_block_{i}_single")
         yield from norm_entries(norm, f"{scope}/sep_conv_block/conv_block_norm_{i}")
-    yield from _conv_entries(block.shortcut_conv, f"{scope}/res_conv0/conv_block_0_single")
+    yield from _conv_entries(block.shortcut_conv.weights, f"{scope}/res_conv0/conv_block_0_single")
     yield from norm_entries(block.shortcut_norm, f"{scope}/res_conv0/conv_block_norm_0")
 
 
-def _conv_entries(conv, scope):
-    names = ["depthwise_kernel", "pointwise_kernel"] if len(conv.weights) == 2 else ["kernel"]
-    for variable, name in zip(conv.weights, names):
+def _conv_entries(kernels, scope):
+    names = ["depthwise_kernel", "pointwise_kernel"] if len(kernels) == 2 else ["kernel"]
+    for variable, name in zip(kernels, names):
         yield _same(variable, f"{scope}/{name}")
 
 
@@ -281,17 +289,6 @@ def _same(variable, name):
 def _reshaped(variable, name, shape):
     entry = Entry(variable, [name], tuple(shape), lambda values: np.reshape(values, variable.shape))
     return entry
-
-
-def _ignored(model):
-    """Returns the function that tells which variables the authors' own model does not read."""
-    has_decoder = any(layer.name == "middle" for layer in model.layers)
-
-    def ignored(name):
-        unused = _UNUSED_KERNELS.search(name)
-        return bool(unused) or (name == _TARGET_SPACES and not has_decoder)
-
-    return ignored
 
 
 def _read_checkpoint(path):

@@ -45,6 +45,8 @@ def step(x, v, block, i=0, mask=None, relu=True, suffix="single", **kwargs):
     """One step of a block of convolutions."""
     x = np.maximum(x, 0) if relu else x
     x = x if mask is None else x * mask
+    if suffix == "std" and x.shape[2] == 1:
+        suffix = "small"
     conv = f"conv_block_{i}_{suffix}"
     parts = [g for g in range(9) if any(k.startswith(f"{block}/part_{g}/{conv}/") for k in v)]
     if parts:

@@ -146,11 +146,12 @@ def test_the_reference_itself_matches_the_authors_code(full):
     assert golden.relative_error(logits, file["out/logits_eval"][:, :, 0, 0]) < 1e-4
 
 
-def test_image_to_class_matches_the_formulas():
+@pytest.mark.parametrize("shape, grid", [((37, 41), 3), ((32, 18), 2), ((9, 16), 1)])
+def test_image_to_class_matches_the_formulas(shape, grid):
     model, v, body = with_random_weights(inputs="image", targets="class", num_classes=7)
-    images = np.random.default_rng(0).integers(0, 256, (2, 37, 41, 3))
+    images = np.random.default_rng(0).integers(0, 256, (2, *shape, 3))
     source, _ = reference.encode(reference.image(images, v), v, *body)
-    expected = reference.classes(source, v, "class_label_modality_7_36", grid=3)
+    expected = reference.classes(source, v, "class_label_modality_7_36", grid)
     logits = model({"inputs": images, "target_space_id": None})
     assert golden.relative_error(logits, expected) < 1e-4
 

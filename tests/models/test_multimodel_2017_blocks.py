@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_multimodel.layers import CategoryModality, ImageModality, LayerNorm, MoELayer
+from keras_multimodel.layers import ImageModality, LayerNorm, MoELayer
 from keras_multimodel.models import tensor2tensor_weights as weights
 from keras_multimodel.models.grouped_conv_steps import (
     GroupedConvStep,
@@ -18,6 +18,7 @@ from keras_multimodel.models.multimodel_2017_blocks import (
     SliceNetMiddle,
     SliceNetStack,
 )
+from keras_multimodel.models.multimodel_2017_classes import ClassModality2017
 from keras_multimodel.models.multimodel_2017_inputs import AudioModality2017, FlattenPositions
 from tests.layer_contract import run_layer_test
 from tests.models import golden_2017 as golden
@@ -183,7 +184,7 @@ def test_image_net_matches_the_authors_code():
 
 def test_class_net_matches_the_authors_code():
     file = golden.load("vii_class_label_top_2d")
-    net = CategoryModality(7, 16)
+    net = ClassModality2017(7, 16, is_grid=True)
     grid = ops.zeros((2, 6, 6, 16))
     net(file["in/x"][:, :, 0], reverse=True, like=grid)
     golden.assign(file, weights.modality_entries(net))

@@ -69,17 +69,19 @@ def test_tables_may_have_another_number_of_shards(full):
     assert golden.relative_error(model(features), logits) < 1e-4
 
 
-def test_accounts_for_what_the_authors_model_of_classes_has_and_does_not_use():
+def test_accounts_for_what_a_model_of_classes_may_be_without_and_does_not_use():
     options = {"inputs": "image", "targets": "class", "num_classes": 3, "num_layers": 1}
     model = multimodel_2017(**options, hidden_dim=32, num_experts=2)
     variables = golden.random_variables(model)
     assert "body/target_space_embedding/kernel" not in variables
     scope = "class_label_modality_3_32/conv_block_downsample/conv0/conv_block_0"
-    unused = {
-        "body/target_space_embedding/kernel": np.zeros((32, 32)),
-        f"{scope}_small/depthwise_kernel": np.zeros((3, 1, 32, 1)),
-    }
+    unused = {"body/target_space_embedding/kernel": np.zeros((32, 32))}
     load_tensor2tensor_weights(model, {**variables, **unused})
+    small = model.get_layer("targets_net").exit_flow.small["conv_0"][0]
+    value = variables[f"{scope}_small/depthwise_kernel"]
+    np.testing.assert_array_equal(ops.convert_to_numpy(small), value)
+    variables = {name: v for name, v in variables.items() if "_small/" not in name}
+    load_tensor2tensor_weights(model, variables)
     head = model.get_layer("targets_net").exit_flow.head.bias
     name = "class_label_modality_3_32/conv_single/bias"
     np.testing.assert_array_equal(ops.convert_to_numpy(head), variables[name])
