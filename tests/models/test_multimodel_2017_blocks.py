@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from keras_multimodel.layers import ImageModality, LayerNorm, MoELayer
+from keras_multimodel.layers.routers import NoisyTopKRouter
 from keras_multimodel.models import tensor2tensor_weights as weights
 from keras_multimodel.models.grouped_conv_steps import (
     GroupedConvStep,
@@ -164,6 +165,35 @@ def test_gradients_of_experts_match_the_authors_code(moe):
     assert golden.relative_error(y, file["out/y_train"][:, :, 0]) < 1e-4
     assert float(sum(layer.losses)) == pytest.approx(0.01 * file["out/loss_train"], rel=1e-4)
     check_gradients(file, tape, loss, list(weights.expert_entries(layer, "experts_enc")))
+
+
+def scattered(routing, num_experts):
+    """Returns the gates `(tokens, num_experts)`, 0 where an expert was not chosen."""
+    one_hot = ops.one_hot(routing.indices, num_experts)
+    return ops.sum(routing.gates[..., None] * one_hot, axis=1)
+
+
+@on_tensorflow
+def test_gating_matches_the_authors_code():
+    import tensorflow as tf
+
+    file = golden.load("v_gating_n8_k2")
+    router = NoisyTopKRouter(8, 2)
+    router.build((None, 10))
+    router.gate_kernel.assign(file["var/g_gate"])
+    router.noise_kernel.assign(file["var/g_noise"])
+    routing = router(file["in/x"])
+    assert golden.relative_error(scattered(routing, 8), file["out/gates_eval"]) < 1e-4
+    expected = file["out/cv2_importance_eval"] + file["out/cv2_load_eval"]
+    assert float(routing.loss) == pytest.approx(float(expected), rel=1e-4)
+    kernels = [router.gate_kernel.value, router.noise_kernel.value]
+    with tf.GradientTape() as tape:
+        routing = router(file["in/x"], training=True, noise=file["in/noise"])
+    assert golden.relative_error(scattered(routing, 8), file["out/gates_train"]) < 1e-4
+    expected = file["out/cv2_importance_train"] + file["out/cv2_load_train"]
+    assert float(routing.loss) == pytest.approx(float(expected), rel=1e-4)
+    for gradient, name in zip(tape.gradient(routing.loss, kernels), ("gate", "noise")):
+        assert golden.relative_error(gradient, file[f"out/dloss_d{name}"]) < 1e-3
 
 
 def check_gradients(file, tape, loss, entries):
