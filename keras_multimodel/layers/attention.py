@@ -1,7 +1,6 @@
 """Multi-head attention between two sequences."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_multimodel.ops import cache as caches
@@ -85,7 +84,7 @@ class Attention(keras.layers.Layer):
         """Returns the cache of one sequence read step by step; see `layers.stepping`.
 
         With a source, its keys and values, computed here once; without, empty keys and values of
-        the targets themselves, `(pieces, batch, positions of a piece, hidden_dim)` flattened.
+        the targets themselves, `(pieces, B, N, positions of a piece, H)` flattened to `(-1, H)`.
         """
         if source is not None:
             return self._source_cache(source, source_mask)
@@ -94,81 +93,62 @@ class Attention(keras.layers.Layer):
                 f"`causal` must be True to go step by step. Received: causal={self.causal}"
             )
         rows = -(-max_length // _PIECE) * _PIECE if max_length > _PIECE else max_length
-        return {
-            name: caches.allocate((rows * batch_size, self.hidden_dim), self.compute_dtype)
-            for name in ("keys", "values")
-        }
+        shape = (rows * batch_size * self.num_heads, self.hidden_dim // self.num_heads)
+        return {name: caches.allocate(shape, self.compute_dtype) for name in ("keys", "values")}
 
     def step(self, inputs, cache, index):
         """Maps position `index`, `(B, hidden_dim)`, to what it finds; see `layers.stepping`.
 
         Without a source, the position is key and value too.
         """
-        queries = self._query_of_each_head(inputs)
+        width = self.hidden_dim // self.num_heads
+        queries = self._heads(self.query(inputs) * width**-0.5)[:, None]
         if "mask" in cache:
             scores = ops.matmul(queries, cache["keys"]) + cache["mask"]
             found = ops.matmul(ops.softmax(scores), cache["values"])
-            return self._join_heads(found), cache
-        batch = inputs.shape[0]
-        rows = cache["keys"].shape[0] // batch
-        piece = min(rows, _PIECE)
-        place = (index // piece * batch + ops.arange(batch, dtype="int32")) * piece + index % piece
+            return self._join(found), cache
+        heads = queries.shape[0]
+        piece = min(cache["keys"].shape[0] // heads, _PIECE)
+        place = index // piece * heads + ops.arange(heads, dtype="int32")
+        place = place * piece + index % piece
         cache = {
-            name: caches.write(cache[name], dense(inputs), place)
+            name: caches.write(cache[name], self._heads(dense(inputs)), place)
             for name, dense in (("keys", self.key), ("values", self.value))
         }
-        keys, values = (
-            self._pieces(cache[name], batch, piece, index) for name in ("keys", "values")
-        )
-        return self._join_heads(_attend(queries, keys, values, index)), cache
+        written = (_pieces(cache[name], heads, piece, index) for name in ("keys", "values"))
+        return self._join(_attend(queries, *written, index)), cache
 
     def reorder_cache(self, cache, rows):
         """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
         if "mask" in cache:
             return cache  # rows are exchanged within one example, whose source they share
         batch = rows.shape[0]
-        piece = min(cache["keys"].shape[0] // batch, _PIECE)
+        piece = min(cache["keys"].shape[0] // (batch * self.num_heads), _PIECE)
+        by_row = (-1, batch, piece * self.hidden_dim)
         return {
-            name: ops.reshape(
-                ops.take(ops.reshape(x, (-1, batch, piece, self.hidden_dim)), rows, axis=1), x.shape
-            )
+            name: ops.reshape(ops.take(ops.reshape(x, by_row), rows, axis=1), x.shape)
             for name, x in cache.items()
         }
 
     def _source_cache(self, source, mask):
-        keys, values = (
-            ops.reshape(dense(ops.reshape(source, (-1, source.shape[-1]))), ops.shape(source))
-            for dense in (self.key, self.value)
-        )
+        keys, values = self.keys_and_values(source)
+        length, width = keys.shape[1], keys.shape[3]
         if mask is None:
             mask = ops.ones_like(source[..., 0], dtype="bool")
-        mask = ops.where(mask, 0.0, _NEVER)[:, None]
+        mask = ops.repeat(ops.where(mask, 0.0, _NEVER), self.num_heads, axis=0)[:, None]
         return {
-            "keys": ops.transpose(keys, (0, 2, 1)),
-            "values": values,
-            "mask": ops.cast(mask, source.dtype),
+            "keys": ops.reshape(ops.transpose(keys, (0, 2, 3, 1)), (-1, width, length)),
+            "values": ops.reshape(ops.transpose(values, (0, 2, 1, 3)), (-1, length, width)),
+            "mask": ops.cast(mask, keys.dtype),
         }
 
-    def _heads(self, dtype):
-        """Returns `(N, hidden_dim)`, 1 where a channel belongs to the head."""
-        width = self.hidden_dim // self.num_heads
-        return ops.convert_to_tensor(np.repeat(np.eye(self.num_heads), width, axis=1), dtype)
+    def _heads(self, x):
+        """Returns `(B * N, H)` from `(B, hidden_dim)`."""
+        return ops.reshape(x, (-1, self.hidden_dim // self.num_heads))
 
-    def _query_of_each_head(self, inputs):
-        """Returns `(B, N, hidden_dim)`, zero outside of the head: one product serves all heads."""
-        scale = (self.hidden_dim // self.num_heads) ** -0.5
-        queries = self.query(inputs)
-        return queries[:, None] * (self._heads(queries.dtype) * scale)
-
-    def _join_heads(self, found):
-        """Returns the output from `(B, N, hidden_dim)`, of which each head owns a part."""
-        return self.output_projection(ops.sum(found * self._heads(found.dtype), axis=1))
-
-    def _pieces(self, buffer, batch, piece, index):
-        """Returns the pieces written so far, `(pieces, B, positions, hidden_dim)`."""
-        if buffer.shape[0] > batch * piece:
-            buffer = caches.read_first(buffer, (index // piece + 1) * batch * piece)
-        return ops.reshape(buffer, (-1, batch, piece, self.hidden_dim))
+    def _join(self, found):
+        """Returns the output `(B, hidden_dim)` from `(B * N, 1, H)`."""
+        return self.output_projection(ops.reshape(found, (-1, self.hidden_dim)))
 
     def compute_output_shape(self, targets_shape, source_shape):
         return targets_shape
@@ -182,17 +162,24 @@ class Attention(keras.layers.Layer):
         }
 
 
+def _pieces(buffer, heads: int, piece: int, index):
+    """Returns the pieces written so far, `(pieces, B * N, positions, H)`."""
+    if buffer.shape[0] > heads * piece:
+        buffer = caches.read_first(buffer, (index // piece + 1) * heads * piece)
+    return ops.reshape(buffer, (-1, heads, piece, buffer.shape[1]))
+
+
 def _attend(queries, keys, values, index):
     """Attends to the positions up to `index`.
 
     Args:
-        queries: `(B, N, D)`.
-        keys: `(pieces, B, positions, D)`.
+        queries: `(B * N, 1, H)`.
+        keys: `(pieces, B * N, positions, H)`.
         values: as `keys`.
         index: int32 scalar.
 
     Returns:
-        `(B, N, D)`.
+        `(B * N, 1, H)`.
     """
     piece = keys.shape[2]
     scores = ops.matmul(queries[None], ops.transpose(keys, (0, 1, 3, 2)))

@@ -41,7 +41,6 @@ class TextModality(ModalityNet):
     example_shape = (None,)
     example_dtype = "int32"
     autoregressive = True
-    position_wise = True
 
     def __init__(
         self,
@@ -86,6 +85,14 @@ class TextModality(ModalityNet):
     def decode(self, inputs, mask=None, like=None):
         table = ops.cast(self.output_embeddings, inputs.dtype)
         return ops.matmul(inputs, ops.transpose(table))
+
+    def initial_cache(self):
+        """Returns the table of scores as `step` multiplies by it, turned once, not at every step."""
+        return ops.transpose(ops.cast(self.output_embeddings, self.compute_dtype))
+
+    def step(self, inputs, cache):
+        """Returns the logits `(batch, vocabulary_size)` of one position `(batch, hidden_dim)`."""
+        return ops.matmul(inputs, cache)
 
     def padding_mask(self, inputs):
         return ops.not_equal(inputs, 0)

@@ -74,10 +74,13 @@ class CachedSteps:
     def initial_cache(self, max_length: int, encoded, mask):
         """Returns the cache before the first position, from the encoded input and its mask."""
         arguments = (encoded.shape[0], max_length, encoded, mask)
-        return {
+        cache = {
             "mixer": self.mixer.initial_cache(*arguments),
             "decoder": self.decoder.initial_cache(*arguments),
         }
+        if hasattr(self.targets, "step"):
+            cache["targets"] = self.targets.initial_cache()
+        return cache
 
     def step(self, ids, last, cache, index):
         """Returns the logits of one position.
@@ -94,15 +97,16 @@ class CachedSteps:
         x = self.command.step(self.targets(last[:, None])[:, 0], index)
         x, mixer = self.mixer.step(x, cache["mixer"], index)
         x, decoder = self.decoder.step(x, cache["decoder"], index)
-        # One row of as many positions: one product with the table, not one for each row.
-        by_position = getattr(self.targets, "position_wise", False)
-        x = x[None] if by_position else x[:, None]
-        logits = self.targets(x, reverse=True)
-        return (logits[0] if by_position else logits[:, 0]), {"mixer": mixer, "decoder": decoder}
+        if "targets" in cache:
+            logits = self.targets.step(x, cache["targets"])
+        else:
+            logits = self.targets(x[:, None], reverse=True)[:, 0]
+        return logits, {**cache, "mixer": mixer, "decoder": decoder}
 
     def reorder_cache(self, cache, rows):
         """Returns the cache with row `i` of the batch taken from `rows[i]`."""
         return {
+            **cache,
             "mixer": self.mixer.reorder_cache(cache["mixer"], rows),
             "decoder": self.decoder.reorder_cache(cache["decoder"], rows),
         }
