@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import sentencepiece
 import tensorflow as tf
-import tensorflow_text as tf_text
 
 from keras_multimodel.data.preprocessor import Preprocessor
 
@@ -70,8 +69,6 @@ class TextPreprocessor(Preprocessor):
                 "`proto` must have the ids 0 for padding, 1 for the end and 2 for unknown pieces. "
                 f"Received: (pad_id, eos_id, unk_id)={special}"
             )
-        with tf.init_scope(), tf.device("CPU:0"):
-            self._tokenizer = tf_text.SentencepieceTokenizer(self.proto, out_type=tf.int32)
 
     @property
     def vocabulary_size(self) -> int:
@@ -79,12 +76,19 @@ class TextPreprocessor(Preprocessor):
         return self._pieces.vocab_size()
 
     def __call__(self, raw) -> tf.Tensor:
-        with tf.device("CPU:0"):
-            text = as_string(raw)
-            ids = self._tokenizer.tokenize(text)
-            if self.max_length is not None:
-                ids = ids[: self.max_length - 1]
-            return tf.ensure_shape(tf.concat([ids, [END_ID]], axis=0), (None,))
+        # Not by tensorflow-text's operation: TensorFlow drops its vocabulary, or puts another in its
+        # place, as soon as a global seed is set.
+        text = as_string(raw)
+        if tf.executing_eagerly():
+            return tf.constant(self._encode(text.numpy()))
+        ids = tf.numpy_function(self._encode, [text], tf.int32, stateful=False)
+        return tf.ensure_shape(ids, (None,))
+
+    def _encode(self, text: bytes) -> np.ndarray:
+        ids = self._pieces.encode(text.decode())
+        if self.max_length is not None:
+            ids = ids[: self.max_length - 1]
+        return np.array([*ids, END_ID], "int32")
 
     def decode(self, prediction, inputs=None) -> str:
         """Returns the text of ids up to the first end; padding is skipped."""
