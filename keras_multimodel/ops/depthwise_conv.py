@@ -6,8 +6,9 @@ from keras import ops
 def depthwise_conv1d(x, kernel, dilation_rate: int = 1, front: int = 0, back: int = 0):
     """Convolves every channel with its own kernel (cross-correlation, stride 1).
 
-    A dilated convolution reads every `d`-th position. Folding the time axis to `(length / d, d)` turns it into a plain one along the
-    first of the two; backends that lower dilation to space-to-batch and back are several times slower.
+    A dilated convolution reads every `d`-th position. Folding the time axis to `(length / d, d)`
+    turns it into a plain one along the first of the two; backends that lower dilation to
+    space-to-batch and back are several times slower.
 
     Args:
         x: `(batch, length, channels)`.

@@ -1,7 +1,8 @@
 """Sums over the replicas of a data-parallel strategy.
 
-A statistic of the batch, such as the number of real tokens or the tokens that each expert received, must be that of the global
-batch: computed per replica and averaged, it would depend on how the batch was cut.
+A statistic of the batch, such as the number of real tokens or the tokens that each expert received,
+must be that of the global batch: computed per replica and averaged, it would depend on how the
+batch was cut.
 """
 
 import keras
@@ -10,7 +11,7 @@ import keras
 def _replica_context():
     """The TensorFlow replica context if several replicas run, else None."""
     if keras.backend.backend() != "tensorflow":
-        return None  # JAX shards one global program and torch runs one process: sums are global already.
+        return None  # JAX shards one global program, torch runs one process: sums are global.
     import tensorflow as tf
 
     context = tf.distribute.get_replica_context()

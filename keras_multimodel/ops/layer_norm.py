@@ -7,8 +7,9 @@ from keras import ops
 def layer_norm(x, scale, offset, epsilon: float):
     """Normalises the last axis: `(x - mean) / sqrt(variance + epsilon) * scale + offset`.
 
-    Computed in float32. On TensorFlow the gradient is written out: automatic differentiation takes three times the graph nodes for it,
-    which makes a model with a hundred normalisations slow to trace, and slower to run.
+    Computed in float32. On TensorFlow the gradient is written out: automatic differentiation takes
+    three times the graph nodes for it, which makes a model with a hundred normalisations slow to
+    trace, and slower to run.
 
     Args:
         x: `(rows, channels)`.
