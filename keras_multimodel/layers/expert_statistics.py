@@ -55,9 +55,10 @@ def idlest(expert_tokens):
 
 def entropy(logits):
     """Returns `(T,)`, the entropy of the softmax of `logits` `(T, E)` over that of uniform."""
-    log_total = ops.logsumexp(logits, axis=-1, keepdims=True)
-    shifted = logits - log_total
-    nats = -ops.sum(ops.exp(shifted) * shifted, axis=-1)
+    shifted = logits - ops.max(logits, axis=-1, keepdims=True)
+    weights = ops.exp(shifted)
+    total = ops.sum(weights, axis=-1)
+    nats = ops.log(total) - ops.sum(weights * shifted, axis=-1) / total
     return nats / max(math.log(logits.shape[-1]), 1e-9)
 
 

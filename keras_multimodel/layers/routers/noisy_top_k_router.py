@@ -83,7 +83,7 @@ class NoisyTopKRouter(Router):
         chosen = self.without_padding(experts[:, : self.top_k], mask)
         loss = importance_loss(self.sum_by_expert(gates, chosen))
         in_top_k = self._probability_in_top_k(logits, scores, deviation, values)
-        loss = loss + load_loss(ops.sum(in_top_k * mask[:, None], axis=0))
+        loss = loss + load_loss(ops.matmul(mask[None], in_top_k)[0])
         return Routing(chosen, gates, logits, loss)
 
     def get_config(self):
