@@ -109,8 +109,7 @@ class Attention(keras.layers.Layer):
             return self._join(found), cache
         heads = queries.shape[0]
         piece = min(cache["keys"].shape[0] // heads, _PIECE)
-        place = index // piece * heads + ops.arange(heads, dtype="int32")
-        place = place * piece + index % piece
+        place = caches.piece_places(index, heads, piece)
         cache = {
             name: caches.write(cache[name], self._heads(dense(inputs)), place)
             for name, dense in (("keys", self.key), ("values", self.value))

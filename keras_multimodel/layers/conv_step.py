@@ -103,13 +103,11 @@ class ConvStep(keras.layers.Layer):
     def step(self, inputs, cache, index):
         """Maps position `index`, `(batch, channels)`, to its output; see `layers.stepping`."""
         size, rate = self.kernel_size, self.dilation_rate
-        start, slot = (index % rate) * size, (index // rate) % size
-        cache = caches.write(cache, ops.relu(inputs), start + slot)
+        start, place, order = caches.ring_places(index, size, rate)
+        cache = caches.write(cache, ops.relu(inputs)[None], place)
         ring = cache if rate == 1 else caches.read_range(cache, start, size)
-        # The newest input, in `slot`, meets the last entry of the kernel.
-        order = (ops.arange(size - 1, 2 * size - 1, dtype="int32") - slot) % size
-        kernel = ops.cast(self.depthwise_kernel, inputs.dtype)[:, 0, :, 0]
-        x = ops.sum(ring * caches.read(kernel, order)[:, None], axis=0)
+        kernel = ops.cast(self.depthwise_kernel, inputs.dtype)[..., 0]
+        x = ops.sum(ring * caches.read(kernel, order), axis=0)
         return self.norm(self.pointwise(x)), cache
 
     def reorder_cache(self, cache, rows):

@@ -73,6 +73,57 @@ def read_first(buffer, size):
     return buffer if keras.backend.backend() == "jax" else buffer[:size]
 
 
+def ring_places(index, size: int, rate: int):
+    """Returns where a dilated convolution finds its inputs in a buffer of `rate` rings of `size`.
+
+    Args:
+        index: int32 scalar, the newest position.
+        size: positions that one output sees, and of a ring.
+        rate: distance between them, and number of rings.
+
+    Returns:
+        the start of the ring of `index`, int32 `(1,)` the place of `index` itself, and int32
+        `(size,)` the entry of the kernel that each place of the ring meets.
+    """
+    return _once(("ring", size, rate), index, lambda: _ring_places(index, size, rate))
+
+
+def _ring_places(index, size, rate):
+    start = 0 if rate == 1 else index % rate * size
+    slot = (index if rate == 1 else index // rate) % size
+    # The newest input, in `slot`, meets the last entry of the kernel.
+    order = (ops.arange(size - 1, 2 * size - 1, dtype="int32") - slot) % size
+    return start, ops.reshape(start + slot, (1,)), order
+
+
+def piece_places(index, rows: int, piece: int):
+    """Returns int32 `(rows,)`: where position `index` lies in `(pieces, rows, piece)`, flattened."""
+
+    def make():
+        place = index // piece * rows + ops.arange(rows, dtype="int32")
+        return place * piece + index % piece
+
+    return _once(("piece", rows, piece), index, make)
+
+
+def _once(key, index, make):
+    """Returns `make()`; in a TensorFlow graph what it was for the same key and index before."""
+    if keras.backend.backend() != "tensorflow":
+        return make()
+    import tensorflow as tf
+
+    if tf.executing_eagerly():
+        return make()
+    graph = tf.compat.v1.get_default_graph()
+    made = getattr(graph, "_keras_multimodel_places", None)
+    if made is None:
+        made = graph._keras_multimodel_places = {}
+    key = (*key, index.ref() if tf.is_tensor(index) else index)
+    if key not in made:
+        made[key] = make()
+    return made[key]
+
+
 def _with_length(x, size):
     x.set_shape((size, *x.shape[1:]))
     return x
