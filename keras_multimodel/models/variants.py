@@ -32,7 +32,7 @@ class Variant:
 
 VARIANTS = {
     # Trains on eight small tasks within minutes on two CPU cores.
-    "tiny": Variant(128, 8, 16, 4, 128, 0.1, 4, 1, 2),
+    "tiny": Variant(128, 8, 16, 4, 128, 0.0, 4, 1, 2),
     # For one GPU and some hundred thousand examples.
     "base": Variant(512, 8, 60, 4, 1024, 0.2),
     # The joint model of the paper: k = 4 of 240 experts in each of two layers. The width is that
