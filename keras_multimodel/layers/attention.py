@@ -105,7 +105,7 @@ class Attention(keras.layers.Layer):
         queries = self._heads(self.query(inputs) * width**-0.5)[:, None]
         if "mask" in cache:
             scores = ops.matmul(queries, cache["keys"]) + cache["mask"]
-            found = ops.matmul(ops.softmax(scores), cache["values"])
+            found = ops.matmul(_softmax(scores), cache["values"])
             return self._join(found), cache
         heads = queries.shape[0]
         piece = min(cache["keys"].shape[0] // heads, _PIECE)
@@ -161,6 +161,11 @@ class Attention(keras.layers.Layer):
         }
 
 
+def _softmax(scores):
+    """Returns the weights, without the warning that Keras has for a single position."""
+    return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)
+
+
 def _pieces(buffer, heads: int, piece: int, index):
     """Returns the pieces written so far, `(pieces, B * N, positions, H)`."""
     if buffer.shape[0] > heads * piece:
@@ -186,7 +191,7 @@ def _attend(queries, keys, values, index):
     hidden = ops.cast(ops.where(positions > index, _NEVER, 0.0), scores.dtype)
     scores = scores + ops.reshape(hidden, (-1, 1, 1, piece))
     if keys.shape[0] == 1:
-        return ops.matmul(ops.softmax(scores), values)[0]
+        return ops.matmul(_softmax(scores), values)[0]
     weights = ops.exp(scores - ops.max(scores, axis=(0, 3), keepdims=True))
     total = ops.sum(weights, axis=(0, 3))[..., None]
     return ops.sum(ops.matmul(weights, values), axis=0) / total

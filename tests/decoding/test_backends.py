@@ -1,0 +1,47 @@
+"""The same weights write the same on every backend."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import json
+import numpy as np
+from tests.decoding.writers import build_ids
+model = build_ids()
+inputs = [np.array([3, 4, 5, 1]), np.array([7, 1]), np.array([6, 2, 6, 2, 1])]
+results = {}
+for sampler in ("greedy", "beam", "top_k"):
+    for use_cache in (True, False):
+        outputs = model.generate("copy", inputs, sampler, seed=3, use_cache=use_cache)
+        results[f"{sampler} {use_cache}"] = [x.tolist() for x in outputs]
+results["stream"] = [[None if x is None else x.tolist() for x in step]
+                     for step in model.generate("copy", inputs, stream=True)]
+results["score"] = model.score("copy", inputs, inputs).round(3).tolist()
+print(json.dumps(results))
+"""
+
+
+def run(backend):
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def on_tensorflow():
+    return run("tensorflow")
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_backends_agree(backend, on_tensorflow):
+    found = run(backend)
+    assert found == on_tensorflow
+    for sampler in ("greedy", "beam", "top_k"):
+        assert found[f"{sampler} True"] == found[f"{sampler} False"]
