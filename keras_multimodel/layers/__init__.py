@@ -11,8 +11,15 @@ from keras_multimodel.layers.image_modality import ImageModality as ImageModalit
 from keras_multimodel.layers.layer_norm import LayerNorm as LayerNorm
 from keras_multimodel.layers.modality_net import ModalityNet as ModalityNet
 from keras_multimodel.layers.moe_layer import MoELayer as MoELayer
+from keras_multimodel.layers.routers import BiasBalancedRouter as BiasBalancedRouter
+from keras_multimodel.layers.routers import ExpertChoiceRouter as ExpertChoiceRouter
+from keras_multimodel.layers.routers import NoisyTopKRouter as NoisyTopKRouter
+from keras_multimodel.layers.routers import Router as Router
+from keras_multimodel.layers.routers import SwitchRouter as SwitchRouter
+from keras_multimodel.layers.routers import TopKRouter as TopKRouter
 from keras_multimodel.layers.slicenet_timing_signal import (
     SliceNetTimingSignal as SliceNetTimingSignal,
 )
+from keras_multimodel.layers.stepping import SteppingBlock as SteppingBlock
 from keras_multimodel.layers.text_modality import TextModality as TextModality
 from keras_multimodel.layers.timing_signal import TimingSignal as TimingSignal

@@ -72,6 +72,8 @@ class MoELayer(keras.layers.Layer):
         capacity_factor: in training an expert takes at most `capacity_factor` times its fair share
             of the choices on its replica, and drops the rest; None for no limit.
         causal: whether the layer must not look at later positions. The builder sets it in decoders.
+        count_tokens: whether to count the experts' tokens, in two non-trainable weights, and to
+            show the metrics above.
         kernel_initializer: initializer of each expert's kernels.
         **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
 
@@ -113,6 +115,7 @@ class MoELayer(keras.layers.Layer):
         shared_expert_dim: int | None = None,
         capacity_factor: float | None = None,
         causal: bool = False,
+        count_tokens: bool = True,
         kernel_initializer="glorot_uniform",
         **kwargs,
     ):
@@ -140,6 +143,7 @@ class MoELayer(keras.layers.Layer):
         self.shared_expert_dim = shared_expert_dim
         self.capacity_factor = capacity_factor
         self.causal = causal
+        self.count_tokens = count_tokens
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
         self._loss_replicas = {}
@@ -157,9 +161,10 @@ class MoELayer(keras.layers.Layer):
             self.shared_kernels = self._add_kernels("shared_", 1, self.shared_expert_dim)
         self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
         self.norm.build(input_shape)
-        self.expert_tokens = self._add_counter("expert_tokens", self.num_experts)
-        self.router_totals = self._add_counter("router_totals", 3)
-        self.statistics = self._make_statistics()
+        if self.count_tokens:
+            self.expert_tokens = self._add_counter("expert_tokens", self.num_experts)
+            self.router_totals = self._add_counter("router_totals", 3)
+            self.statistics = self._make_statistics()
 
     def call(self, inputs, mask=None, training=None):
         self._check_mask(inputs, mask)
@@ -168,7 +173,8 @@ class MoELayer(keras.layers.Layer):
         if training:
             self._add_losses(routing, weights)
         kept = self._limit_capacity(routing, weights) if training else routing
-        self._count(routing, kept, weights)
+        if self.count_tokens:
+            self._count(routing, kept, weights)
         tokens = ops.reshape(inputs, (-1, self.hidden_dim))
         outputs = self._experts(tokens, kept)
         return self.norm(ops.add(inputs, ops.reshape(outputs, ops.shape(inputs))))
@@ -191,6 +197,7 @@ class MoELayer(keras.layers.Layer):
             "shared_expert_dim": self.shared_expert_dim,
             "capacity_factor": self.capacity_factor,
             "causal": self.causal,
+            "count_tokens": self.count_tokens,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
 
@@ -263,7 +270,7 @@ class MoELayer(keras.layers.Layer):
         self.router_totals.assign(self.router_totals + new[self.num_experts :])
 
     def _counters(self):
-        return self.expert_tokens, self.router_totals
+        return (self.expert_tokens, self.router_totals) if self.count_tokens else ()
 
     def _make_statistics(self):
         prefix = "_".join(self.path.split("/")[-2:])

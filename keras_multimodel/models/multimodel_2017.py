@@ -103,7 +103,9 @@ def multimodel_2017(
         )
 
     def experts(name, causal):
-        return MoELayer(hidden_dim, num_experts, top_k, causal=causal, name=name)
+        return MoELayer(
+            hidden_dim, num_experts, top_k, causal=causal, count_tokens=False, name=name
+        )
 
     tensors = {"inputs": _input_tensor(inputs)}
     space = keras.Input((), dtype="int32", name="target_space_id", optional=targets == "class")

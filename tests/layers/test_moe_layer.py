@@ -394,3 +394,12 @@ def test_bad_inputs():
         MoELayer(8, 4, 2)(np.zeros((2, 3, 5, 8), "float32"))
     with pytest.raises(ValueError, match=r"`mask` must .*mask.shape=\(2,\), inputs.shape=\(2, 5"):
         layer(np.zeros((2, 5, 8), "float32"), mask=np.ones(2, bool))
+
+
+def test_without_counting_all_weights_are_trainable():
+    layer = MoELayer(8, num_experts=4, top_k=2, count_tokens=False)
+    layer(np.zeros((1, 3, 8), "float32"), training=True)
+    assert not layer.non_trainable_weights
+    assert layer.metrics == []
+    layer.reset_statistics()
+    assert layer.get_config()["count_tokens"] is False
