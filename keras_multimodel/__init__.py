@@ -1,5 +1,6 @@
 from keras_multimodel import data as data
 from keras_multimodel import datasets as datasets
+from keras_multimodel import decoding as decoding
 from keras_multimodel import evaluation as evaluation
 from keras_multimodel import layers as layers
 from keras_multimodel import losses as losses

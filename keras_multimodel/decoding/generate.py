@@ -211,10 +211,12 @@ class _Run:
         rows = [*inputs, *inputs[:1] * (len(raw) - len(inputs))]
         state = () if constraint is None else constraint.initial_state(rows)
         cached = search.steps is generator.steps[True]
-        key = (search.chooser.key, id(constraint), cached, raw.shape, size)
+        key = (type(search).__name__, search.rows_per_input, cached, raw.shape, size)
         start = generator.program(("start", *key), self._start(search, size))
+        key = (*key, search.chooser.key, id(constraint))
         self._advance = generator.program(("advance", *key), search.advance)
         self.state = start(raw, filled, state)
+        self.state["sampler"] = [ops.convert_to_tensor(v.value) for v in search.chooser.variables]
         self.draws = ()
         if search.chooser.random:
             seeds = [*seeds, *[0] * int(filled.sum())]

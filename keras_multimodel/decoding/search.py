@@ -47,7 +47,7 @@ class Search:
             "ended": ended,
             "cache": self.steps.initial_cache(length, encoded, mask),
             "constraint": constraint_state,
-            "sampler": [ops.convert_to_tensor(v) for v in self.chooser.variables],
+            "sampler": [],  # the values of its variables are not known here
         }
 
     def advance(self, values, state, draws, until, limit):

@@ -94,6 +94,22 @@ def test_a_source_without_any_real_position():
     check(attention, x, whole, source=source, source_mask=mask)
 
 
+def test_mixed_precision():
+    x, source = normal(2, 5, WIDTH), normal(2, 4, WIDTH, seed=1)
+    block = AttentionBlock(WIDTH, 2, dtype="mixed_bfloat16")
+    block.build(x.shape, source.shape)
+    set_weights(block)
+    x, source = (ops.cast(values, "bfloat16") for values in (x, source))
+    mask = ops.ones((2, 4), "bool")
+    cache = block.initial_cache(2, 5, source=source, source_mask=mask)
+    whole = block(x, source=source, source_mask=mask)
+    for t in range(5):
+        y, cache = block.step(x[:, t], cache, ops.convert_to_tensor(t))
+        assert "bfloat16" in str(y.dtype)
+        found, expected = (ops.convert_to_numpy(ops.cast(v, "float32")) for v in (y, whole[:, t]))
+        np.testing.assert_allclose(found, expected, atol=0.15)
+
+
 def test_timing():
     x = normal(2, 5, WIDTH)
     timing = TimingSignal()
