@@ -109,8 +109,8 @@ def plot_curves(history, tasks, path):
     for axis, (name, row) in zip(axes.flat, tasks.items()):
         for prefix, label in (("", "training"), ("val_", "validation")):
             values = history.get(f"{prefix}{name}_log_perplexity", [])
-            steps = np.linspace(1, len(history["loss"]), len(values)) * STEPS_PER_EPOCH
-            axis.plot(steps, values, marker=".", label=label)
+            every = STEPS_PER_EPOCH * len(history["loss"]) // max(1, len(values))
+            axis.plot(every * np.arange(1, len(values) + 1), values, marker=".", label=label)
         axis.axhline(row["baseline_log_perplexity"], color="gray", ls=":", label="unigram")
         axis.set(title=name, xlabel="step", ylabel="nats per target")
     axes.flat[0].legend()
@@ -161,7 +161,7 @@ def main(steps, folder):
         epochs=max(1, steps // STEPS_PER_EPOCH),
         steps_per_epoch=min(steps, STEPS_PER_EPOCH),
         validation_data=validation,
-        validation_freq=4,
+        validation_freq=3,
     ).history
     model.save(folder / "model.keras")
 
@@ -184,7 +184,7 @@ def main(steps, folder):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=750)
     parser.add_argument("--folder", type=pathlib.Path, default="runs/eight_tasks")
     arguments = parser.parse_args()
     main(arguments.steps, arguments.folder)
