@@ -1,0 +1,49 @@
+"""The README's code runs."""
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_multimodel as kmm
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def _small(code: str) -> str:
+    """Returns the code with less to train: what is tested is that it runs."""
+    code = code.replace("epochs=10", "epochs=1").replace("epochs=3", "epochs=1")
+    return code.replace("num_experts=60", "num_experts=4").replace(
+        "batch_size=32)", "batch_size=32, steps=2)"
+    )
+
+
+def _examples(inputs, targets):
+    return tf.data.Dataset.from_tensor_slices({"inputs": inputs, "targets": targets}).repeat(2)
+
+
+def test_first_model_of_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    ids = random.integers(3, 8000, (32, 6)).astype("int32")
+    names = {
+        "kmm": kmm,
+        "keras": keras,
+        "digits": _examples(np.zeros((32, 28, 28, 3), "float32"), np.arange(32) % 10),
+        "speech": _examples(random.normal(size=(32, 1000)).astype("float32"), ids),
+        "pairs": _examples(ids, ids),
+    }
+    code = _small(BLOCKS[0]).replace('["Save the file."]', "list(np.ones((1, 4), 'int32'))")
+    exec(code, {**names, "np": np})  # noqa: S102
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    assert sorted(model.tasks) == ["digits", "en_de", "speech"]
+
+
+def test_from_raw_data_to_a_task():
+    names = {"kmm": kmm, "keras": keras}
+    exec(_small(BLOCKS[2]), names)  # noqa: S102
+    (translation,) = names["model"].generate("en_de", ["Save the file."], max_length=4)
+    assert isinstance(translation, str)
