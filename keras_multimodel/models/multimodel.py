@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_multimodel.decoding.generate import Request
 from keras_multimodel.decoding.generation import Generation
@@ -16,6 +15,7 @@ from keras_multimodel.models import checks, graph
 from keras_multimodel.models.body import Body
 from keras_multimodel.models.graph import stacks_of
 from keras_multimodel.models.task import Task, unique_modalities
+from keras_multimodel.models.training_variables import make_variables
 from keras_multimodel.models.variants import VARIANTS
 
 _TEMPLATES = ("conv_block", "attention_block", "moe")
@@ -114,7 +114,6 @@ class MultiModel(keras.Model):
             tasks={task.name: task for task in tasks},
             body=body,
             stacks={"encoder_stacks": encoder_stacks, "decoder_stacks": decoder_stacks},
-            output_shapes={name: [n or 1 for n in x.shape] for name, x in outputs.items()},
             generators={},
         )
 
@@ -242,32 +241,14 @@ class MultiModel(keras.Model):
                 self._parts.tasks, validation_data, argument="validation_data"
             )
         if self.compiled:
-            self._make_variables()
+            make_variables(self)
         if hasattr(x, "element_spec"):
-            kwargs.setdefault("shuffle", False)  # a data set has its own order, and Keras would warn
+            kwargs.setdefault("shuffle", False)  # it has its own order, and Keras would warn
         return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 
-    def _make_variables(self):
-        """Makes the variables of optimizer, loss and metrics.
-
-        Left to the first step, they would have TensorFlow trace that step twice.
-        """
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-        shapes = self._parts.output_shapes
-        y = {name: ops.zeros(shape[:-1], "int32") for name, shape in shapes.items()}
-        y_pred = {name: ops.zeros(shape) for name, shape in shapes.items()}
-
-        def score():
-            self._clear_losses()  # those of an earlier call belong to a graph that is gone
-            self.compute_loss(x=None, y=y, y_pred=y_pred)
-            self.compute_metrics(x=None, y=y, y_pred=y_pred)
-
-        if keras.backend.backend() == "tensorflow":
-            self.distribute_strategy.run(score)
-        else:
-            score()
-        self.reset_metrics()
+    def _symbolic_build(self, *args, **kwargs):
+        # Keras would build from the mean of the replicas' batches, where ids are no integers.
+        make_variables(self)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluates as `keras.Model.evaluate` does, after a look at the first batch.
