@@ -62,7 +62,7 @@ def build():
 
 
 def measure(model, batch, length, use_cache=True, runs=3):
-    """Returns the time of `batch` inputs of 64 ids and outputs of `length` ids, over calibration."""
+    """Returns the time of `batch` inputs of 64 ids and outputs of `length`, over calibration."""
     inputs = list(np.random.default_rng(0).integers(2, VOCABULARY, (batch, 64)).astype("int32"))
 
     def generate():

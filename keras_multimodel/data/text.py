@@ -76,8 +76,8 @@ class TextPreprocessor(Preprocessor):
         return self._pieces.vocab_size()
 
     def __call__(self, raw) -> tf.Tensor:
-        # Not by tensorflow-text's operation: TensorFlow drops its vocabulary, or puts another in its
-        # place, as soon as a global seed is set.
+        # Not by tensorflow-text's operation: TensorFlow drops its vocabulary, or puts another in
+        # its place, as soon as a global seed is set.
         text = as_string(raw)
         if tf.executing_eagerly():
             return tf.constant(self._encode(text.numpy()))

@@ -31,6 +31,9 @@ class Constraint:
 
         Args:
             inputs: the raw inputs.
+
+        Raises:
+            NotImplementedError: a subclass does not define it.
         """
         raise NotImplementedError(f"`{type(self).__name__}` must implement `initial_state`.")
 
@@ -40,6 +43,9 @@ class Constraint:
         Args:
             state: the state.
             remaining: int32 scalar, how many ids may still be written, this one included.
+
+        Raises:
+            NotImplementedError: a subclass does not define it.
         """
         raise NotImplementedError(f"`{type(self).__name__}` must implement `allowed`.")
 

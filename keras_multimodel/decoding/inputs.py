@@ -33,6 +33,9 @@ class Encoder:
     def check_list(self, raw) -> None:
         """Checks that these are raw examples, at least one.
 
+        Args:
+            raw: what was given.
+
         Raises:
             ValueError: they are not.
         """
@@ -45,6 +48,9 @@ class Encoder:
 
     def __call__(self, raw: list) -> list[np.ndarray]:
         """Returns one array an example.
+
+        Args:
+            raw: raw examples.
 
         Raises:
             ValueError: one is empty, too long or of the wrong kind.

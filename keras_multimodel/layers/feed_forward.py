@@ -31,6 +31,9 @@ class FeedForward(keras.layers.Layer):
     Returns:
         A tensor of the shape of `inputs`.
 
+    Raises:
+        ValueError: a size is not a positive integer, or `dropout` is outside [0, 1).
+
     Example:
         >>> FeedForward(64, 256)(keras.random.normal((2, 5, 64))).shape
         (2, 5, 64)

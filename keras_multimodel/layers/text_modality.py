@@ -87,7 +87,7 @@ class TextModality(ModalityNet):
         return ops.matmul(inputs, ops.transpose(table))
 
     def initial_cache(self):
-        """Returns the table of scores as `step` multiplies by it, turned once, not at every step."""
+        """Returns the table of scores as `step` multiplies by it, turned only once."""
         return ops.transpose(ops.cast(self.output_embeddings, self.compute_dtype))
 
     def step(self, inputs, cache):

@@ -97,7 +97,7 @@ def _ring_places(index, size, rate):
 
 
 def piece_places(index, rows: int, piece: int):
-    """Returns int32 `(rows,)`: where position `index` lies in `(pieces, rows, piece)`, flattened."""
+    """Returns int32 `(rows,)`: where `index` lies in `(pieces, rows, piece)`, flattened."""
 
     def make():
         place = index // piece * rows + ops.arange(rows, dtype="int32")
