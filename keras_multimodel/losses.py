@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_multimodel.ops.distribution import num_replicas, replica_sum
+from keras_multimodel.ops.distribution import replica_sum
 
 
 def position_weights(y_true, mask_id, sample_weight=None):
@@ -77,7 +77,8 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         y_true = ops.convert_to_tensor(y_true)
         weights = position_weights(y_true, self.mask_id, sample_weight)
-        total = replica_sum(ops.sum(weights)) / num_replicas()
+        # The part of this replica in the global mean: gradients of the replicas are summed.
+        total = replica_sum(ops.sum(weights))
         return ops.divide_no_nan(ops.sum(self.call(y_true, y_pred) * weights), total)
 
     def call(self, y_true, y_pred):
