@@ -1,0 +1,88 @@
+"""Writes what every layer, and a small model, gives on the backend of `KERAS_BACKEND`.
+
+Run by `test_backends.py`, in a process for each backend: `python -m tests.backend_outputs FILE`.
+"""
+
+import sys
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_multimodel.layers import CategoryModality, ExitFlow, ImageModality, TextModality
+from keras_multimodel.losses import LabelSmoothedCrossentropy
+from keras_multimodel.metrics import LogPerplexity, TokenAccuracy, TopKAccuracy
+from tests import catalog
+from tests.models.small_models import build, ids, make_batch, make_tasks, set_weights
+
+
+def numpy(x):
+    return ops.convert_to_numpy(ops.cast(x, "float32"))
+
+
+def layers():
+    """Yields the output of every layer of the catalog, with padding and without."""
+    for name in catalog.CATALOG:
+        layer = catalog.make(name)
+        x, mask, source, source_mask = catalog.sequences(3, 9, 5)
+        yield name, catalog.run(layer, x, mask, source, source_mask)
+        mask[1, 4:] = mask[2] = source_mask[1, 2:] = source_mask[2] = False
+        y = catalog.run(layer, x, mask, source, source_mask)
+        yield f"{name}/padded", y[:2] * mask[:2, :, None]
+
+
+def modality_nets():
+    """Yields the outputs of the nets, in both directions where they have them."""
+    rng = np.random.default_rng(0)
+    text = TextModality(7, 8, tie_weights=False)
+    sequence = rng.normal(size=(2, 6, 8)).astype("float32")
+    symbols = ids(rng, (4, 2), 7)
+    text(symbols)
+    yield "text", numpy(set_weights(text)(symbols))
+    yield "text/reverse", numpy(text(sequence, reverse=True))
+    image = ImageModality(8, (9, 7, 3), num_blocks=1)
+    pixels = rng.integers(0, 256, (2, 9, 7, 3)).astype("uint8")
+    image(pixels)
+    yield "image", numpy(set_weights(image)(pixels))
+    classes = CategoryModality(5, 8)
+    classes(sequence, reverse=True)
+    mask = np.arange(6) < [[6], [3]]
+    yield "category", numpy(set_weights(classes)(sequence, mask=mask, reverse=True))
+    flow = ExitFlow(5)
+    grid = rng.normal(size=(2, 5, 3, 8)).astype("float32")
+    flow(grid)
+    yield "exit_flow", numpy(set_weights(flow)(grid))
+
+
+def scores():
+    """Yields the losses and metrics."""
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(3, 4, 7)).astype("float32"), ids(rng, (4, 2, 1), 7)
+    yield "loss", numpy(LabelSmoothedCrossentropy(mask_id=0)(labels, logits))
+    for metric in (LogPerplexity(mask_id=0), TokenAccuracy(mask_id=0), TopKAccuracy(3)):
+        metric.update_state(labels, logits)
+        yield metric.name, numpy(metric.result())
+
+
+def model():
+    """Yields the logits of a whole model, and what it makes of them."""
+    model = set_weights(build(make_tasks()))
+    x, _ = make_batch(model.tasks.values(), (6, 3))
+    for name, logits in model(x, training=False).items():
+        yield f"model/{name}", numpy(logits)
+    (written,) = model.generate("copy", [np.array([3, 4, 1])], max_length=3)
+    yield "model/generated", np.trim_zeros(np.asarray(written)).astype("float32")
+
+
+def outputs() -> dict[str, np.ndarray]:
+    """Returns all of them by name."""
+    keras.utils.set_random_seed(0)
+    return {
+        name: np.asarray(value)
+        for part in (layers, modality_nets, scores, model)
+        for name, value in part()
+    }
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], **outputs())

@@ -1,0 +1,59 @@
+"""Property 7: with equal weights, every layer and the whole model give the same everywhere."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from tests import backend_outputs, catalog
+
+BACKENDS = ("tensorflow", "jax", "torch")
+OTHERS = [name for name in BACKENDS if name != keras.backend.backend()]
+
+
+@pytest.fixture(scope="module")
+def here():
+    return backend_outputs.outputs()
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """Starts a process for each of the other backends, all at once."""
+    started = {}
+    for backend in OTHERS:
+        path = tmp_path_factory.mktemp(backend) / "outputs.npz"
+        environment = {
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "JAX_PLATFORMS": "cpu",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        command = [sys.executable, "-m", "tests.backend_outputs", str(path)]
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        started[backend] = process, path
+    yield started
+    for process, _ in started.values():
+        process.kill()
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_7_another_backend_gives_the_same(backend, processes, here):
+    process, path = processes[backend]
+    log = process.communicate()[0]
+    assert process.returncode == 0, log[-3000:]
+    there = np.load(path)
+    assert set(there.files) == set(here) >= set(catalog.CATALOG)
+    differences = {name: _difference(here[name], there[name]) for name in here}
+    assert {name: d for name, d in differences.items() if not d <= 1e-4} == {}
+
+
+def _difference(a, b) -> float:
+    if a.shape != b.shape:
+        return np.inf
+    return float(np.abs(a - b).max() / max(1.0, np.abs(a).max()))

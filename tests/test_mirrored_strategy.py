@@ -1,0 +1,101 @@
+"""Two replicas train as one device does, though they hold different numbers of tokens."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+
+from keras_multimodel.layers import MoELayer
+from keras_multimodel.layers.routers import NoisyTopKRouter
+from tests.models.small_models import (
+    HIDDEN_DIM,
+    build,
+    ids,
+    make_tasks,
+    numpy_outputs,
+    set_weights,
+)
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's"
+)
+STEPS = 20
+
+
+def make_dataset():
+    """Every batch of four has two long examples, for one replica, and two short, for the other."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    lengths = [7, 6, 2, 1] * STEPS
+    text = ids(rng, lengths, 11)
+    targets = ids(rng, [9, 4, 1, 3] * STEPS, 11)
+    x = {"copy": {"inputs": text, "targets": targets}, "topic": {"inputs": text}}
+    y = {"copy": targets, "topic": rng.integers(0, 5, len(lengths)).astype("int32")}
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(4, drop_remainder=True)
+
+
+def train(scope):
+    """Returns the logs of 20 steps (one an epoch), the scores after them, and the model."""
+    with scope:
+        router = NoisyTopKRouter(4, 2, noise_scale=0.0)
+        moe = MoELayer(HIDDEN_DIM, 4, 2, router=router, balance_loss_weight=0.1)
+        sizes = {"num_encoder_blocks": 1, "num_mixer_blocks": 0}
+        model = set_weights(build(make_tasks("copy", "topic"), moe=moe, **sizes))
+        model.compile(keras.optimizers.Adam(1e-3))
+    history = model.fit(make_dataset(), steps_per_epoch=1, epochs=STEPS, verbose=0).history
+    scores = model.evaluate(make_dataset(), verbose=0, return_dict=True)
+    return history, scores, model
+
+
+@pytest.fixture(scope="module")
+def one():
+    return train(contextlib.nullcontext())
+
+
+@pytest.fixture(scope="module")
+def two(strategy):
+    return train(strategy.scope())
+
+
+def test_the_replicas_hold_different_numbers_of_tokens(strategy):
+    """Else the tests below would also pass if each replica divided by its own count."""
+    batches = strategy.experimental_distribute_dataset(make_dataset())
+    x, _ = next(iter(batches))
+    parts = strategy.experimental_local_results(x["copy"]["targets"])
+    assert [int(np.count_nonzero(part)) for part in parts] == [13, 4]
+
+
+def test_losses_are_those_of_one_device(one, two):
+    history, again = one[0], two[0]
+    assert len(history["loss"]) == STEPS
+    for name in ("loss", "copy_loss", "topic_loss"):
+        np.testing.assert_allclose(again[name], history[name], rtol=1e-5, err_msg=name)
+
+
+def test_the_loss_of_the_experts_is_in_the_sum_and_that_of_one_device(one, two):
+    def experts(history):
+        tasks = np.add(history["copy_loss"], history["topic_loss"])
+        return np.subtract(history["loss"], tasks)
+
+    assert np.all(experts(one[0]) > 1e-3)
+    # A difference of larger numbers: their 1e-5 is more than its own.
+    np.testing.assert_allclose(experts(two[0]), experts(one[0]), atol=2e-5)
+
+
+def test_metrics_and_statistics_of_the_experts_are_global(one, two):
+    for mine, theirs in zip(one[:2], two[:2]):
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            np.testing.assert_allclose(theirs[name], mine[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    tokens = [model.body.decoder.experts.expert_tokens.numpy() for _, _, model in (one, two)]
+    np.testing.assert_array_equal(*tokens)
+    assert tokens[0].sum() == 2 * STEPS * (9 + 4 + 1 + 3)  # two experts a token, no padding
+
+
+def test_the_trained_models_predict_the_same(one, two):
+    x, _ = next(iter(make_dataset()))
+    outputs = [numpy_outputs(model(x, training=False)) for _, _, model in (one, two)]
+    for name in outputs[0]:
+        np.testing.assert_allclose(outputs[1][name], outputs[0][name], atol=1e-3)
