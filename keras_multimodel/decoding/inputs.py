@@ -62,8 +62,8 @@ class Encoder:
         sizes = [max(n) for n in zip(*(array.shape for array in arrays))]
         sizes = [bucket(n, 8) if wide else n for n, wide in zip(sizes, self._buckets)]
         batch = np.zeros((bucket(len(arrays)), *sizes), arrays[0].dtype)
-        for row, array in zip(batch, arrays):
-            row[tuple(slice(size) for size in array.shape)] = array
+        for i, array in enumerate(arrays):
+            batch[(i, *(slice(size) for size in array.shape))] = array
         batch[len(arrays) :] = batch[0]
         return batch
 

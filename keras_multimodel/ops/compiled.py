@@ -57,13 +57,14 @@ def while_loop(condition, body, state):
     Returns:
         The last state.
     """
+    state = _ordered(state)
     flat = [ops.convert_to_tensor(x) for x in keras.tree.flatten(state)]
 
     def unflatten(values):
         return keras.tree.pack_sequence_as(state, list(values))
 
     def step(*values):
-        return tuple(keras.tree.flatten(body(unflatten(values))))
+        return tuple(keras.tree.flatten(_ordered(body(unflatten(values)))))
 
     def go_on(*values):
         return condition(unflatten(values))
@@ -74,3 +75,12 @@ def while_loop(condition, body, state):
         # One iteration at a time: buffers are written in place.
         return unflatten(tf.while_loop(go_on, step, flat, parallel_iterations=1))
     return unflatten(ops.while_loop(go_on, step, flat))
+
+
+def _ordered(state):
+    """Returns the state with the keys of dicts in order: on torch they are flattened as they come."""
+    if isinstance(state, dict):
+        return {key: _ordered(state[key]) for key in sorted(state)}
+    if isinstance(state, list | tuple):
+        return [_ordered(part) for part in state]
+    return state
