@@ -133,11 +133,13 @@ def _shuffled_passes(dataset, buffer_size, seed):
     """
 
     def epoch(number):
-        return tf.data.Dataset.counter().flat_map(
-            lambda index: dataset.shuffle(
-                buffer_size, seed=number + index, reshuffle_each_iteration=False
-            )
-        )
+        def one_pass(index):
+            # Of this function's graph alone: beside a global seed of 0, TensorFlow asks whether the
+            # seed below is 0 too, and cannot, since it is a tensor.
+            tf.random.set_seed(1)
+            return dataset.shuffle(buffer_size, seed=number + index, reshuffle_each_iteration=False)
+
+        return tf.data.Dataset.counter().flat_map(one_pass)
 
     numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
     return numbers.take(1).flat_map(epoch)
