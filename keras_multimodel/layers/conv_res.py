@@ -80,7 +80,6 @@ class ConvRes(keras.layers.Layer):
         self.shortcut_conv = keras.layers.Conv2D(
             self.filters,
             (1, 1),
-            strides=self.strides,
             padding="same",
             data_format="channels_last",
             use_bias=False,
@@ -103,8 +102,11 @@ class ConvRes(keras.layers.Layer):
         x = self.norm_1(self.conv_1(zero_masked(ops.relu(x), rows)))
         if mask is not None:
             x = mask_for_pool(x, rows)
-        shortcut = ops.relu(inputs) if self.relu_on_shortcut else inputs
-        x = self.pool(x) + self.shortcut_norm(self.shortcut_conv(zero_masked(shortcut, rows)))
+        # Strided by slicing: the gradient of a 1x1 convolution with strides (2, 1) writes beyond its
+        # memory in TensorFlow 2.17 on CPU.
+        shortcut = inputs[:, :: self.strides[0], :: self.strides[1]]
+        shortcut = ops.relu(shortcut) if self.relu_on_shortcut else shortcut
+        x = self.pool(x) + self.shortcut_norm(self.shortcut_conv(shortcut))
         if mask is None:
             return x
         return ops.where(self.downsample(mask)[:, :, None, None], x, ops.zeros_like(x))
