@@ -102,8 +102,8 @@ class ConvRes(keras.layers.Layer):
         x = self.norm_1(self.conv_1(zero_masked(ops.relu(x), rows)))
         if mask is not None:
             x = mask_for_pool(x, rows)
-        # Strided by slicing: the gradient of a 1x1 convolution with strides (2, 1) writes beyond its
-        # memory in TensorFlow 2.17 on CPU.
+        # Strided by slicing: the gradient of a 1x1 convolution with strides (2, 1) writes beyond
+        # its memory in TensorFlow 2.17 on CPU.
         shortcut = inputs[:, :: self.strides[0], :: self.strides[1]]
         shortcut = ops.relu(shortcut) if self.relu_on_shortcut else shortcut
         x = self.pool(x) + self.shortcut_norm(self.shortcut_conv(shortcut))
