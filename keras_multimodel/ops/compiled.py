@@ -78,7 +78,7 @@ def while_loop(condition, body, state):
 
 
 def _ordered(state):
-    """Returns the state with the keys of dicts in order: on torch they are flattened as they come."""
+    """Returns the state with the keys of dicts in order, which torch would flatten as they come."""
     if isinstance(state, dict):
         return {key: _ordered(state[key]) for key in sorted(state)}
     if isinstance(state, list | tuple):
