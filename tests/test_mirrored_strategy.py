@@ -43,7 +43,8 @@ def train(scope):
         moe = MoELayer(HIDDEN_DIM, 4, 2, router=router, balance_loss_weight=0.1)
         sizes = {"num_encoder_blocks": 1, "num_mixer_blocks": 0}
         model = set_weights(build(make_tasks("copy", "topic"), moe=moe, **sizes))
-        model.compile(keras.optimizers.Adam(1e-3))
+        # A limit under the first norms, so that clipping takes part.
+        model.compile(keras.optimizers.Adam(1e-3, global_clipnorm=0.5))
     history = model.fit(make_dataset(), steps_per_epoch=1, epochs=STEPS, verbose=0).history
     scores = model.evaluate(make_dataset(), verbose=0, return_dict=True)
     return history, scores, model

@@ -5,6 +5,8 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_multimodel.ops.distribution import num_replicas, replica_sum
+
 
 def make_variables(model: keras.Model) -> None:
     """Makes the variables of a compiled model's optimizer, losses and metrics.
@@ -29,3 +31,30 @@ def make_variables(model: keras.Model) -> None:
             model.optimizer.build(model.trainable_variables)
         strategy.run(score) if strategy else score()
     model.reset_metrics()
+    clip_what_is_summed(getattr(model.optimizer, "inner_optimizer", model.optimizer))
+
+
+def clip_what_is_summed(optimizer: keras.optimizers.Optimizer) -> None:
+    """Makes the replicas of a strategy clip the gradients of the global batch.
+
+    Keras clips those of each replica, and sums then: the result would depend on how the batch was
+    cut, and be clipped at as many times the limit as there are replicas.
+
+    Args:
+        optimizer: the optimizer; without replicas it works as before.
+    """
+    clip = optimizer._clip_gradients
+    if getattr(clip, "is_global", False):
+        return
+
+    def clip_sum(gradients):
+        # Keras sums what comes back: here every replica has all of it, and returns its share.
+        summed = [g if g is None else replica_sum(ops.convert_to_tensor(g)) for g in gradients]
+        return [g if g is None else g / num_replicas() for g in clip(summed)]
+
+    def clip_global(gradients):
+        clips = optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue
+        return clip_sum(gradients) if clips and num_replicas() > 1 else clip(gradients)
+
+    clip_global.is_global = True
+    optimizer._clip_gradients = clip_global

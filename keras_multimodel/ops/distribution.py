@@ -20,6 +20,12 @@ def _replica_context():
     return context
 
 
+def num_replicas() -> int:
+    """Returns how many replicas compute this step together."""
+    context = _replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
 def replica_sum(x):
     """Returns the tensor `x` summed over all replicas, differentiable, of the shape of `x`."""
     context = _replica_context()

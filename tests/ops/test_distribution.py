@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_multimodel.ops.distribution import replica_sum
+from keras_multimodel.ops.distribution import num_replicas, replica_sum
 
 needs_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's"
@@ -11,6 +11,7 @@ needs_tensorflow = pytest.mark.skipif(
 
 
 def test_one_process_holds_the_whole_batch():
+    assert num_replicas() == 1
     x = np.array([1.0, 2.0], "float32")
     np.testing.assert_array_equal(ops.convert_to_numpy(replica_sum(ops.convert_to_tensor(x))), x)
 
@@ -23,13 +24,13 @@ def test_sums_over_the_replicas(strategy):
     def run():
         def step():
             rank = tf.distribute.get_replica_context().replica_id_in_sync_group
-            return replica_sum(tf.cast([rank + 1, 10 * rank], "float32"))
+            return replica_sum(tf.cast([rank + 1, 10 * rank], "float32")) * num_replicas()
 
         return strategy.run(step)
 
-    # Replica 0 holds (1, 0), replica 1 holds (2, 10): both get (3, 10).
+    # Replica 0 holds (1, 0), replica 1 holds (2, 10): both get (3, 10), times two replicas.
     for values in strategy.experimental_local_results(run()):
-        np.testing.assert_array_equal(values, [3.0, 10.0])
+        np.testing.assert_array_equal(values, [6.0, 20.0])
 
 
 @needs_tensorflow
