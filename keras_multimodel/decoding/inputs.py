@@ -1,5 +1,7 @@
 """From raw examples to arrays whose shapes come from a small set, so that little is compiled."""
 
+import warnings
+
 import numpy as np
 
 from keras_multimodel.layers.modality_net import ModalityNet
@@ -17,16 +19,16 @@ class Encoder:
         task: name of the task.
         argument: what the raw examples are called in messages.
         net: the modality net that reads the arrays.
-        limit: most positions, or None.
+        limit: most positions, or None. What only the preprocessor finds too long is cut, as it was
+            for training, with a warning.
     """
 
     def __init__(self, task: str, argument: str, net, limit: int | None):
         self.task = task
         self.argument = argument
         self.net = net
-        self.preprocessor, cut = _without_limit(net.preprocessor)
-        limits = [length for length in (limit, cut) if length is not None]
-        self.limit = min(limits) if limits else None
+        self.preprocessor, self.cut = _without_limit(net.preprocessor)
+        self.limit = limit
         masked = type(net).padding_mask is not ModalityNet.padding_mask
         self._buckets = [n is None and masked for n in net.example_shape]
 
@@ -91,6 +93,13 @@ class Encoder:
                 f"`{self.argument}` of task {self.task!r} must have at most {self.limit} "
                 f"positions. Received: {name} of length {array.shape[0]}"
             )
+        if self.cut is not None and array.shape[0] > self.cut:
+            warnings.warn(
+                f"`{name}` has {array.shape[0]} positions and is cut to {self.cut}, the "
+                f"`max_length` of the preprocessor of task {self.task!r}.",
+                stacklevel=2,
+            )
+            array = np.asarray(self.net.preprocessor(example))
         return array.astype(self.net.example_dtype)
 
 

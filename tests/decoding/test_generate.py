@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_multimodel.data import train_text_preprocessor
 from keras_multimodel.decoding import BeamSearch, Constraint
-from tests.decoding.writers import INPUTS, build, build_ids
+from keras_multimodel.decoding.inputs import Encoder
+from keras_multimodel.layers import TextModality
+from tests.decoding.writers import INPUTS, SENTENCES, build, build_ids
 
 WRITERS = ("text", "parse", "caption", "speech")
 
@@ -147,6 +150,16 @@ def test_an_input_beyond_the_limit():
     model.tasks["copy"].max_input_length = 8
     with pytest.raises(ValueError, match=r"at most 8 positions. Received: inputs\[1\] of length 9"):
         model.generate("copy", [LONG[:8], LONG])
+
+
+def test_what_the_preprocessor_cuts_is_cut_with_a_warning():
+    words = train_text_preprocessor(SENTENCES, 40, "char", max_length=6, byte_fallback=False)
+    encoder = Encoder("text", "inputs", TextModality(40, 16, preprocessor=words), None)
+    with pytest.warns(UserWarning, match=r"`inputs\[1\]` has \d+ positions and is cut to 6"):
+        short, long = encoder(["the", "the file opens"])
+    assert len(short) <= 6 and len(long) == 6 and long[-1] == 1
+    with pytest.raises(ValueError, match=r"at most 8 positions. Received: inputs\[0\]"):
+        Encoder("text", "inputs", encoder.net, 8)(["the file opens"])
 
 
 def test_scores_need_a_target_for_each_input(ids_model):
