@@ -6,7 +6,7 @@ class Constraint:
 
     A subclass keeps what it must know of each row in a state: a nested structure of tensors, the
     batch their first axis. `allowed` and `advance` run inside a compiled loop: tensors only, shapes
-    that do not change. In every state that can be reached, at least one id must be allowed.
+    that do not change. In every row that has not ended, at least one id must be allowed.
 
     A preprocessor whose raw targets have a form returns one from a method `constraint()`, and
     `MultiModel.generate` then uses it.
@@ -38,7 +38,7 @@ class Constraint:
         raise NotImplementedError(f"`{type(self).__name__}` must implement `initial_state`.")
 
     def allowed(self, state, remaining):
-        """Returns boolean `(batch, vocabulary_size)`.
+        """Returns boolean `(batch, vocabulary_size)`, or one that broadcasts to it.
 
         Args:
             state: the state.

@@ -80,6 +80,8 @@ class Custom:
     def choose(self, logits, draws):
         """See `Greedy.choose`."""
         probabilities = self.sampler.compute_probabilities(logits)
+        # Where a row has ended, a constraint may allow nothing.
+        probabilities = ops.where(ops.isnan(probabilities), 1.0, probabilities)
         return ops.cast(self.sampler.get_next_token(probabilities), "int32")
 
 

@@ -104,9 +104,7 @@ class Search:
         real = ops.arange(logits.shape[-1]) > PADDING
         if self.constraint is None:
             return real
-        # A row that has ended writes padding, whatever is chosen.
-        allowed = self.constraint.allowed(state["constraint"], limit - state["index"])
-        return (allowed | state["ended"][:, None]) & real
+        return real & self.constraint.allowed(state["constraint"], limit - state["index"])
 
     def _advance(self, constraint_state, ids):
         if self.constraint is None:
