@@ -1,9 +1,9 @@
 from keras_multimodel.data.audio import AudioPreprocessor as AudioPreprocessor
 from keras_multimodel.data.audio import WaveformPreprocessor as WaveformPreprocessor
 from keras_multimodel.data.category import CategoryPreprocessor as CategoryPreprocessor
+from keras_multimodel.data.encode import encode as encode
 from keras_multimodel.data.image import ImagePreprocessor as ImagePreprocessor
 from keras_multimodel.data.mixture import batch as batch
-from keras_multimodel.data.mixture import encode as encode
 from keras_multimodel.data.mixture import mix as mix
 from keras_multimodel.data.preprocessor import Preprocessor as Preprocessor
 from keras_multimodel.data.text import TextPreprocessor as TextPreprocessor

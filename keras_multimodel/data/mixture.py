@@ -6,38 +6,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-_KEYS = {"inputs", "targets"}
-
-
-def encode(dataset: tf.data.Dataset, task, cache: bool = False) -> tf.data.Dataset:
-    """Turns raw examples into the arrays that a task's modality nets read.
-
-    Args:
-        dataset: raw examples `{"inputs": ..., "targets": ...}`, as `kmm.datasets.load` gives them.
-        task: a `Task`; the preprocessors of `task.inputs` and `task.targets` are used. Where there
-            is none, the value stays as it is.
-        cache: whether to keep the encoded examples in memory after the first pass.
-
-    Returns:
-        A data set of encoded examples with the same keys, in the same order.
-
-    Raises:
-        ValueError: the elements are not dicts of `inputs` and `targets`.
-    """
-    _check_elements("dataset", dataset)
-
-    @tf.autograph.experimental.do_not_convert
-    def encode_example(example):
-        return {
-            key: value if net.preprocessor is None else net.preprocessor(value)
-            for key, value, net in (
-                ("inputs", example["inputs"], task.inputs),
-                ("targets", example["targets"], task.targets),
-            )
-        }
-
-    encoded = dataset.map(encode_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return encoded.cache() if cache else encoded
+from keras_multimodel.data.checks import check_elements
 
 
 def mix(
@@ -162,7 +131,7 @@ def _check_datasets(datasets):
             f"`datasets` must map at least one task to its data set. Received: datasets={datasets}"
         )
     for name, dataset in datasets.items():
-        _check_elements(f"datasets['{name}']", dataset)
+        check_elements(f"datasets['{name}']", dataset)
         spec = dataset.element_spec
         rank = spec["targets"].shape.rank
         if spec["inputs"].dtype == tf.string or spec["targets"].dtype == tf.string:
@@ -183,20 +152,6 @@ def _is_empty(dataset):
     if size == tf.data.UNKNOWN_CARDINALITY:
         return not any(True for _ in dataset.take(1))
     return size == 0
-
-
-def _check_elements(argument, dataset):
-    if not isinstance(dataset, tf.data.Dataset):
-        raise ValueError(
-            f"`{argument}` must be a tf.data.Dataset. Received: {type(dataset).__name__}"
-        )
-    spec = dataset.element_spec
-    if not isinstance(spec, dict) or set(spec) != _KEYS:
-        received = sorted(spec) if isinstance(spec, dict) else spec
-        raise ValueError(
-            f"`{argument}` must have elements with the keys 'inputs' and 'targets'. "
-            f"Received: {received}"
-        )
 
 
 def _shares(names, batch_size, shares):
