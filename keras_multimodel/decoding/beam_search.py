@@ -93,8 +93,7 @@ class BeamedSearch(Search):
         index, ended, beams = state["index"], state["ended"], self.chooser.num_beams
         logits, cache = self._logits(state)
         size = logits.shape[-1]
-        allowed = self._allowed(state, logits, limit)
-        gain = ops.where(allowed, ops.log_softmax(logits), -float("inf"))
+        gain = self._allow(ops.log_softmax(logits), state, limit)
         frozen = ops.where(ops.arange(size) == PADDING, 0.0, -float("inf"))
         gain = ops.where(ended[:, None], frozen, gain)
         total = state["log_probability"][..., None] + ops.reshape(gain, (-1, beams, size))

@@ -1,6 +1,6 @@
 """Raw inputs in, raw outputs out."""
 
-from collections.abc import Iterator
+from threading import Lock
 from typing import NamedTuple
 
 import keras
@@ -13,10 +13,11 @@ from keras_multimodel.decoding.constraint import Constraint
 from keras_multimodel.decoding.generation import Generation, Hypothesis
 from keras_multimodel.decoding.inputs import Encoder, bucket
 from keras_multimodel.decoding.search import PADDING, Search
-from keras_multimodel.decoding.streaming import Pieces
+from keras_multimodel.decoding.streaming import Pieces, Stream
 from keras_multimodel.ops.compiled import compiled
 
 _AT_ONCE = 64  # most inputs of one batch
+_MOST_PROGRAMS = 64  # that are kept
 
 
 class Request(NamedTuple):
@@ -50,7 +51,8 @@ class TaskGenerator:
         self.inputs = Encoder(task.name, "inputs", task.inputs, task.max_input_length)
         self.targets = Encoder(task.name, "targets", task.targets, None)
         self.traces = 0  # how often something was compiled
-        self._programs: dict = {}
+        self._programs: dict = {}  # the one used last comes last
+        self._lock = Lock()
         models = [model for model in (read, write) if model is not None]
         variables = {id(v): v for model in models for v in model.variables}
         self._variables = list(variables.values())
@@ -72,19 +74,19 @@ class TaskGenerator:
         beams = results if isinstance(search.chooser, BeamSearch) else None
         return Generation([h.output for h in best], [h.ended for h in best], beams)
 
-    def stream(self, inputs: list, request: Request) -> Iterator[list]:
-        """Yields a list of what is new in each output, None where nothing is, step by step."""
+    def stream(self, inputs: list, request: Request) -> Stream:
+        """Returns an iterator over what is new in each output, step by step."""
         search, arrays, limit, seeds = self._prepare(inputs, request)
         if isinstance(search, BeamedSearch):
             raise ValueError(
                 "`sampler` must not be a beam search with stream=True: its best output is known at "
                 f"the end only. Received: sampler={request.sampler!r}"
             )
-        return self._pieces(search, inputs, arrays, limit, seeds)
+        return Stream(self._pieces(search, inputs, arrays, limit, seeds), len(inputs))
 
     def _pieces(self, search, inputs, arrays, limit, seeds):
         if self.write is None:
-            yield self._classify(inputs, arrays)
+            yield self._classify(inputs, arrays), [True] * len(inputs)
             return
         preprocessor = self.task.targets.preprocessor
         incremental = preprocessor is None or getattr(preprocessor, "incremental", False)
@@ -93,9 +95,7 @@ class TaskGenerator:
         for written in range(1, limit + 1):
             run.advance(written)
             ids, ended = run.written()
-            new = pieces(ids, ended | (written == limit))
-            if any(piece is not None for piece in new):
-                yield new
+            yield pieces(ids, ended | (written == limit)), ended.tolist()
             if ended.all():
                 return
 
@@ -139,15 +139,21 @@ class TaskGenerator:
         return prediction if self.write is None else prediction[prediction != PADDING]
 
     def program(self, key, function):
-        """Returns the compiled `function(values, ...)` of a bucket."""
-        if key not in self._programs:
+        """Returns the compiled `function(values, ...)` of a bucket.
 
-            def counted(*args):
-                self.traces += 1
-                return function(*args)
+        A program holds the objects whose `id` is part of its key, and leaves with the key.
+        """
 
-            self._programs[key] = compiled(counted, self._variables)
-        return self._programs[key]
+        def counted(*args):
+            self.traces += 1
+            return function(*args)
+
+        with self._lock:
+            program = self._programs.pop(key, None) or compiled(counted, self._variables)
+            self._programs[key] = program
+            if len(self._programs) > _MOST_PROGRAMS:
+                del self._programs[next(iter(self._programs))]
+        return program
 
     def _classify(self, inputs, arrays):
         classes = []

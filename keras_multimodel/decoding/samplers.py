@@ -94,15 +94,15 @@ def resolve(sampler):
     Raises:
         ValueError: it is none of these.
     """
-    if sampler == "greedy":
-        return Greedy()
-    if sampler == "beam":
-        return BeamSearch()
     if isinstance(sampler, BeamSearch):
         return sampler
+    known = isinstance(sampler, str) and sampler in NAMES
+    if known and sampler == "greedy":
+        return Greedy()
+    if known and sampler == "beam":
+        return BeamSearch()
     from keras_nlp import samplers  # takes seconds to import, and most calls do not need it
 
-    known = isinstance(sampler, str) and sampler in NAMES
     chosen = samplers.get(sampler) if known else sampler
     unfit = (samplers.ContrastiveSampler, *_speculative(samplers))
     if not isinstance(chosen, samplers.Sampler) or isinstance(chosen, unfit):

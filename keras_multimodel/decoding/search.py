@@ -82,7 +82,7 @@ class Search:
     def _step(self, state, draws, limit):
         index, ended = state["index"], state["ended"]
         logits, cache = self._logits(state)
-        logits = ops.where(self._allowed(state, logits, limit), logits, -float("inf"))
+        logits = self._allow(logits, state, limit)
         draw = caches.read(draws, index) if self.chooser.random else None
         ids = ops.where(ended, PADDING, self.chooser.choose(logits, draw))
         return {
@@ -99,12 +99,15 @@ class Search:
         logits, cache = self.steps.step(*arguments)
         return ops.cast(logits, "float32"), cache
 
-    def _allowed(self, state, logits, limit):
-        """Returns a boolean that broadcasts to the logits; padding is never allowed."""
-        real = ops.arange(logits.shape[-1]) > PADDING
-        if self.constraint is None:
-            return real
-        return real & self.constraint.allowed(state["constraint"], limit - state["index"])
+    def _allow(self, scores, state, limit):
+        """Returns scores of -inf for padding and what the constraint does not allow."""
+        allowed = ops.arange(scores.shape[-1])[None] > PADDING
+        if self.constraint is not None:
+            by_constraint = self.constraint.allowed(state["constraint"], limit - state["index"])
+            allowed = allowed & by_constraint
+        if allowed.shape[0] == 1:  # a row added costs less than a choice for every score
+            return scores + ops.where(allowed, 0.0, -float("inf"))
+        return ops.where(allowed, scores, -float("inf"))
 
     def _advance(self, constraint_state, ids):
         if self.constraint is None:

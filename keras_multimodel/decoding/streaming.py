@@ -1,6 +1,36 @@
 """Text as it comes."""
 
+from collections.abc import Iterator
+
 import numpy as np
+
+
+class Stream:
+    """An iterator over what is new in each output, None where nothing is.
+
+    Args:
+        steps: pairs of the new pieces and of what `ended` is then; those without news are skipped.
+        count: number of outputs.
+
+    Attributes:
+        ended: per output, whether it has come to an end so far; False for good where `max_length`
+            cut it off.
+    """
+
+    ended: list[bool]
+
+    def __init__(self, steps: Iterator[tuple[list, list[bool]]], count: int):
+        self._steps = steps
+        self.ended = [False] * count
+
+    def __iter__(self):
+        return self
+
+    def __next__(self) -> list:
+        for pieces, self.ended in self._steps:
+            if any(piece is not None for piece in pieces):
+                return pieces
+        raise StopIteration
 
 
 class Pieces:

@@ -6,7 +6,8 @@ from keras import ops
 from keras_multimodel.ops import cache as caches
 
 _PIECE = 64  # positions; what is cached is read in whole pieces
-_NEVER = -1e9
+_NEVER = -1e9  # added to a score where attention must not look
+_NEVER_FLOAT16 = -6e4
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -114,8 +115,10 @@ class Attention(keras.layers.Layer):
             name: caches.write(cache[name], self._heads(dense(inputs)), place)
             for name, dense in (("keys", self.key), ("values", self.value))
         }
-        written = (_pieces(cache[name], heads, piece, index) for name in ("keys", "values"))
-        return self._join(_attend(queries, *written, index)), cache
+        keys, values = (_pieces(cache[name], heads, piece, index) for name in ("keys", "values"))
+        key = ("later", cache["keys"].shape, heads, self.compute_dtype)
+        later = caches.once(key, index, lambda: _later(keys, index))
+        return self._join(_attend(queries, keys, values, later)), cache
 
     def reorder_cache(self, cache, rows):
         """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
@@ -134,11 +137,13 @@ class Attention(keras.layers.Layer):
         length, width = keys.shape[1], keys.shape[3]
         if mask is None:
             mask = ops.ones_like(source[..., 0], dtype="bool")
-        mask = ops.repeat(ops.where(mask, 0.0, _NEVER), self.num_heads, axis=0)[:, None]
+        mask = ops.repeat(_hidden(ops.logical_not(mask), keys.dtype), self.num_heads, axis=0)[
+            :, None
+        ]
         return {
             "keys": ops.reshape(ops.transpose(keys, (0, 2, 3, 1)), (-1, width, length)),
             "values": ops.reshape(ops.transpose(values, (0, 2, 1, 3)), (-1, length, width)),
-            "mask": ops.cast(mask, keys.dtype),
+            "mask": mask,
         }
 
     def _heads(self, x):
@@ -173,23 +178,33 @@ def _pieces(buffer, heads: int, piece: int, index):
     return ops.reshape(buffer, (-1, heads, piece, buffer.shape[1]))
 
 
-def _attend(queries, keys, values, index):
-    """Attends to the positions up to `index`.
+def _hidden(where, dtype):
+    """Returns what is added to scores so that nothing is found where `where` is True."""
+    narrow = keras.backend.standardize_dtype(dtype) == "float16"
+    never = _NEVER_FLOAT16 if narrow else _NEVER
+    return ops.cast(ops.where(where, never, 0.0), dtype)
+
+
+def _later(keys, index):
+    """Returns what hides the positions after `index`, `(pieces, 1, 1, positions)`."""
+    piece = keys.shape[2]
+    positions = ops.arange(ops.shape(keys)[0] * piece, dtype="int32")
+    return ops.reshape(_hidden(positions > index, keys.dtype), (-1, 1, 1, piece))
+
+
+def _attend(queries, keys, values, later):
+    """Attends to the positions written so far.
 
     Args:
         queries: `(B * N, 1, H)`.
         keys: `(pieces, B * N, positions, H)`.
         values: as `keys`.
-        index: int32 scalar.
+        later: what hides the positions not yet written, see `_later`.
 
     Returns:
         `(B * N, 1, H)`.
     """
-    piece = keys.shape[2]
-    scores = ops.matmul(queries[None], ops.transpose(keys, (0, 1, 3, 2)))
-    positions = ops.arange(ops.shape(keys)[0] * piece, dtype="int32")
-    hidden = ops.cast(ops.where(positions > index, _NEVER, 0.0), scores.dtype)
-    scores = scores + ops.reshape(hidden, (-1, 1, 1, piece))
+    scores = ops.matmul(queries[None], ops.transpose(keys, (0, 1, 3, 2))) + later
     if keys.shape[0] == 1:
         return ops.matmul(_softmax(scores), values)[0]
     weights = ops.exp(scores - ops.max(scores, axis=(0, 3), keepdims=True))

@@ -10,8 +10,9 @@ class SteppingBlock(Protocol):
     A block of a decoder maps `(batch, length, hidden_dim)` to itself and sees no later position. If
     it has these methods, `MultiModel.generate` calls them instead; they need no base class.
     Stepping through a sequence must give what one call on the whole of it gives. A block without
-    them still generates: its inputs are kept, and it is called on all of them at every step. A
-    block that treats every position alone, `position_wise = True`, needs neither.
+    them, or whose class inherits them and has a `call` of its own, still generates: its inputs are
+    kept, and it is called on all of them at every step. A block that treats every position alone,
+    `position_wise = True`, needs neither.
 
     Methods run inside a compiled loop: tensors only, shapes that do not change. They are called as
     they are, not through `__call__`: under a mixed dtype policy they cast weights themselves, and

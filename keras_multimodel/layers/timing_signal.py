@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_multimodel.ops import cache as caches
+
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class TimingSignal(keras.layers.Layer):
@@ -69,7 +71,9 @@ class TimingSignal(keras.layers.Layer):
 
     def step(self, inputs, cache, index):
         """Adds the signal of position `index` to `(batch, depth)`; see `layers.stepping`."""
-        return inputs + ops.cast(self.signal(1, index), inputs.dtype), cache
+        key = ("timing", self._rates.tobytes(), self._phases.tobytes())
+        signal = caches.once(key, index, lambda: self.signal(1, index))
+        return inputs + ops.cast(signal, inputs.dtype), cache
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -308,7 +308,8 @@ class MultiModel(keras.Model):
                 number of the input is added. By default that of the sampler, or new at each call.
             use_cache: whether to keep what was computed for earlier positions.
             stream: whether to return an iterator instead. It yields lists of one new piece of text
-                an input, None where nothing is new; the pieces of an input make up its output.
+                an input, None where nothing is new; the pieces of an input make up its output. Its
+                `ended` tells at every moment which outputs have come to an end.
                 Outputs that grow otherwise than texts do come in one piece.
             constraint: a `keras_multimodel.decoding.Constraint` on what is written; the default is
                 the target preprocessor's own, if it has one: trees are well-formed. None for none.

@@ -12,12 +12,26 @@ from keras_multimodel.ops import cache as caches
 _warned: set = set()
 
 
+def steps(block) -> bool:
+    """Returns whether a block is a `SteppingBlock` that steps as it is called."""
+    return isinstance(block, SteppingBlock) and _as_new(block, "step", "call")
+
+
+def _as_new(layer, method: str, other: str) -> bool:
+    """Returns whether no subclass has changed `other` and left `method` as it was."""
+    classes = type(layer).__mro__
+    first, second = (
+        next((i for i, c in enumerate(classes) if name in vars(c)), 0) for name in (method, other)
+    )
+    return first <= second
+
+
 def initial_cache(block, batch_size: int, max_length: int, source, source_mask):
     """Returns a block's cache before the first position.
 
-    That of a block that is no `SteppingBlock` is room for its inputs.
+    That of a block that does not step is room for its inputs.
     """
-    if isinstance(block, SteppingBlock):
+    if steps(block):
         return block.initial_cache(batch_size, max_length, source=source, source_mask=source_mask)
     if getattr(block, "position_wise", False):
         return ()
@@ -33,7 +47,7 @@ def initial_cache(block, batch_size: int, max_length: int, source, source_mask):
 
 def step(block, inputs, cache, index):
     """Maps position `index`, `(batch, hidden_dim)`, to the block's output and the next cache."""
-    if isinstance(block, SteppingBlock):
+    if steps(block):
         return block.step(inputs, cache, index)
     if getattr(block, "position_wise", False):
         return call_block(block, inputs[:, None], False)[:, 0], cache
@@ -48,7 +62,7 @@ def step(block, inputs, cache, index):
 
 def reorder_cache(block, cache, rows):
     """Returns a block's cache with row `i` taken from `rows[i]`, a row of the same example."""
-    if isinstance(block, SteppingBlock):
+    if steps(block):
         if hasattr(block, "reorder_cache"):
             return block.reorder_cache(cache, rows)
         return keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), cache)
@@ -78,7 +92,7 @@ class CachedSteps:
             "mixer": self.mixer.initial_cache(*arguments),
             "decoder": self.decoder.initial_cache(*arguments),
         }
-        if hasattr(self.targets, "step"):
+        if hasattr(self.targets, "step") and _as_new(self.targets, "step", "decode"):
             cache["targets"] = self.targets.initial_cache()
         return cache
 
@@ -144,7 +158,8 @@ def _warn(block):
         return
     _warned.add(type(block))
     warnings.warn(
-        f"`{type(block).__name__}` has no `initial_cache` and `step`, so generation calls it on "
-        "all positions again for every new one. See `keras_multimodel.layers.stepping`.",
+        f"`{type(block).__name__}` has no `initial_cache` and `step` of its own, so generation "
+        "calls it on all positions again for every new one. See "
+        "`keras_multimodel.layers.stepping`.",
         stacklevel=2,
     )

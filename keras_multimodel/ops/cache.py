@@ -85,7 +85,7 @@ def ring_places(index, size: int, rate: int):
         the start of the ring of `index`, int32 `(1,)` the place of `index` itself, and int32
         `(size,)` the entry of the kernel that each place of the ring meets.
     """
-    return _once(("ring", size, rate), index, lambda: _ring_places(index, size, rate))
+    return once(("ring", size, rate), index, lambda: _ring_places(index, size, rate))
 
 
 def _ring_places(index, size, rate):
@@ -103,11 +103,20 @@ def piece_places(index, rows: int, piece: int):
         place = index // piece * rows + ops.arange(rows, dtype="int32")
         return place * piece + index % piece
 
-    return _once(("piece", rows, piece), index, make)
+    return once(("piece", rows, piece), index, make)
 
 
-def _once(key, index, make):
-    """Returns `make()`; in a TensorFlow graph what it was for the same key and index before."""
+def once(key: tuple, index, make):
+    """Returns what layers of one model can share: `make()`, made once for each key and index.
+
+    Args:
+        key: hashable, what tells it apart.
+        index: int32 scalar, the position.
+        make: from nothing to a structure of tensors that depends on key and index alone.
+
+    Returns:
+        `make()`; within a TensorFlow graph what it was for the same key and index before.
+    """
     if keras.backend.backend() != "tensorflow":
         return make()
     import tensorflow as tf
@@ -115,9 +124,9 @@ def _once(key, index, make):
     if tf.executing_eagerly():
         return make()
     graph = tf.compat.v1.get_default_graph()
-    made = getattr(graph, "_keras_multimodel_places", None)
+    made = getattr(graph, "_keras_multimodel_made", None)
     if made is None:
-        made = graph._keras_multimodel_places = {}
+        made = graph._keras_multimodel_made = {}
     key = (*key, index.ref() if tf.is_tensor(index) else index)
     if key not in made:
         made[key] = make()

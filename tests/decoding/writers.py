@@ -59,9 +59,9 @@ def build(tasks=None, seed=3, **arguments):
     return model
 
 
-def build_ids(vocabulary_size=9, max_target_length=6, **arguments):
+def build_ids(vocabulary_size=9, max_target_length=6, text=kmm.layers.TextModality, **arguments):
     """Returns a model of one task, `copy`, from ids to ids."""
-    text = kmm.layers.TextModality(vocabulary_size, HIDDEN_DIM, tie_weights=False)
+    text = text(vocabulary_size, HIDDEN_DIM, tie_weights=False)
     task = kmm.Task("copy", text, text, max_target_length=max_target_length)
     return build([task], seed=2, **arguments)
 
