@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_multimodel.ops.sparse_feed_forward import (
+    all_experts_feed_forward,
     expert_choice_feed_forward,
     sparse_feed_forward,
 )
@@ -49,6 +50,26 @@ def test_matches_numpy(routing, activation):
     x, gates, _, kernels, experts = expert_cases.arrays(routing, activation)
     y = expert_cases.run(routing, activation)[0]
     np.testing.assert_allclose(y, reference(x, experts, gates, kernels, activation), atol=1e-4)
+
+
+@every_routing
+@every_activation
+def test_all_experts_for_every_token_match_numpy(routing, activation):
+    x, gates, _, kernels, experts = expert_cases.arrays(routing, activation)
+    function = keras.activations.get(activation.removeprefix("gated_"))
+    arguments = (ops.convert_to_tensor(a) for a in (x, experts, gates))
+    tensors = [ops.convert_to_tensor(kernel) for kernel in kernels]
+    y = ops.convert_to_numpy(all_experts_feed_forward(*arguments, tensors, function))
+    np.testing.assert_allclose(y, reference(x, experts, gates, kernels, activation), atol=1e-4)
+
+
+def test_an_infinite_output_that_nobody_chose_counts_for_nothing():
+    x, kernels = np.ones((1, 2), "float32"), np.ones((2, 2, 2), "float32")
+    kernels[1] = np.inf
+    arguments = (ops.convert_to_tensor(np.array(a)) for a in ([[0]], [[0.5]]))
+    tensors = [ops.convert_to_tensor(kernels)] * 2
+    y = all_experts_feed_forward(ops.convert_to_tensor(x), *arguments, tensors, ops.relu)
+    np.testing.assert_allclose(ops.convert_to_numpy(y), [[2.0, 2.0]])
 
 
 def differences(routing, gates_index, step=1e-2):
