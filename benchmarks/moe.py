@@ -4,13 +4,15 @@ The dense feed-forward has tokens x top_k rows: the same multiplications. "All e
 of keras-hub's `MixtralSparseMoeBlock`, without the third product of its gated experts, so that all
 sides have two. The sides take turns in one process: a machine's speed changes by the minute.
 
-Usage: python benchmarks/moe.py [--rounds 15] [--experts 16 60 240] [--memory] [--output FILE]
-prints JSON: medians in milliseconds, and ratios of medians.
+Usage: python benchmarks/moe.py [--rounds 15] [--experts 16 60 240] [--memory] [--folder FOLDER]
+prints JSON: medians in milliseconds, and ratios of medians. With a folder it also writes
+`moe.json`, a table, `moe.md`, and a plot, `moe.png`.
 """
 
 import argparse
 import json
 import os
+import pathlib
 import resource
 import subprocess
 import sys
@@ -21,11 +23,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 import keras_multimodel as kmm
 
 TOKENS, WIDTH, HIDDEN = 1024, 256, 512
 TOP_K = {16: 2, 60: 4, 240: 4}
+PASSES = {"forward": "forward", "forward_backward": "forward + backward"}
 
 
 def dense(rows):
@@ -102,16 +106,24 @@ def measure(num_experts, rounds):
     top_k = TOP_K[num_experts]
     sides = {"feed_forward": dense(TOKENS * top_k), "moe": sparse(num_experts, top_k)}
     result = {"experts": num_experts, "top_k": top_k}
-    for i, name in enumerate(("forward", "forward_backward")):
+    for i, name in enumerate(PASSES):
         result[name] = compare({side: both[i] for side, both in sides.items()}, rounds)
         result[name]["moe_over_feed_forward"] = ratio(result[name], "moe", "feed_forward")
     if num_experts <= 60:
         sides = {"moe": sides["moe"], "all_experts": all_experts(num_experts, top_k)}
-        for i, name in enumerate(("forward", "forward_backward")):
+        for i, name in enumerate(PASSES):
             beside = compare({side: both[i] for side, both in sides.items()}, max(3, rounds // 4))
             result[name]["all_experts"] = beside["all_experts"]
             result[name]["all_experts_over_moe"] = ratio(beside, "all_experts", "moe")
     return result
+
+
+def growth(rounds, top_k=4):
+    """The forward pass of few and of many experts at the same top-k."""
+    few, many = min(TOP_K), max(TOP_K)
+    sides = {f"{e}_experts": sparse(e, top_k)[0] for e in (few, many)}
+    times = compare(sides, rounds)
+    return {"top_k": top_k, **times, "ratio": ratio(times, f"{many}_experts", f"{few}_experts")}
 
 
 def ratio(times, one, other):
@@ -138,12 +150,43 @@ def memory():
     return result
 
 
+def table(report):
+    """Returns the results as a table in Markdown."""
+    heads = ("experts", "top-k", "pass", "FFN, ms", "MoE, ms", "MoE / FFN", "all experts / MoE")
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for result in report["results"]:
+        for name, title in PASSES.items():
+            row = result[name]
+            cells = [result["experts"], result["top_k"], title, row["feed_forward"], row["moe"]]
+            cells += [row["moe_over_feed_forward"], row.get("all_experts_over_moe", "not run")]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(report):
+    """Plots both passes over the number of experts, in multiples of the feed-forward's time."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    for axis, (name, title) in zip(figure.subplots(1, 2, sharey=True), PASSES.items()):
+        for side, label in (("moe", "MoELayer"), ("all_experts", "all experts on every token")):
+            rows = [result for result in report["results"] if side in result[name]]
+            ratios = [ratio(row[name], side, "feed_forward") for row in rows]
+            axis.plot([row["experts"] for row in rows], ratios, marker="o", label=label)
+        axis.axhline(1.0, color="gray", ls=":", label="dense feed-forward")
+        axis.set(title=title, xlabel="experts", xscale="log", yscale="log")
+        axis.set_xticks(list(TOP_K), [f"{e}, top-{k}" for e, k in TOP_K.items()], minor=False)
+        axis.minorticks_off()
+        axis.set_yticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+    figure.axes[0].set_ylabel("time over feed-forward")
+    figure.axes[0].legend()
+    return figure
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--experts", type=int, nargs="+", default=list(TOP_K), choices=TOP_K)
     parser.add_argument("--memory", action="store_true", help="measure peak memory too")
-    parser.add_argument("--output", help="also write the JSON to this file")
+    parser.add_argument("--folder", type=pathlib.Path, help="also write JSON, table and plot here")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
@@ -151,13 +194,16 @@ def main():
         return
     report = {"tokens": TOKENS, "width": WIDTH, "hidden": HIDDEN, "unit": "ms, medians"}
     report["results"] = [measure(e, arguments.rounds) for e in arguments.experts]
+    report["forward_growth"] = growth(arguments.rounds)
     if arguments.memory:
         report["peak_memory_mb"] = memory()
     text = json.dumps(report, indent=2)
     print(text)
-    if arguments.output:
-        with open(arguments.output, "w") as file:
-            file.write(text + "\n")
+    if arguments.folder:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        (arguments.folder / "moe.json").write_text(text + "\n")
+        (arguments.folder / "moe.md").write_text(table(report))
+        plot(report).savefig(arguments.folder / "moe.png", dpi=120)
 
 
 if __name__ == "__main__":

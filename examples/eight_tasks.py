@@ -1,7 +1,7 @@
 """Trains one small model on eight real tasks, evaluates it, and lets it speak.
 
 Run from the repository: `python examples/eight_tasks.py`. It writes `model.keras`, `report.json`
-and a plot of the learning curves into `runs/eight_tasks`.
+and plots of the learning curves and of the experts' use into `runs/eight_tasks`.
 """
 
 import argparse
@@ -142,7 +142,7 @@ def main(steps, folder):
         for split in ("train", "validation", "test")
     }
     train = kmm.data.mix(data["train"], shares=SHARES, seed=1).repeat()
-    validation = kmm.data.mix(data["validation"], shares=SHARES, shuffle=False, steps=8).cache()
+    held_out = kmm.data.mix(data["validation"], shares=SHARES, shuffle=False, steps=8)
 
     # Tasks of similar length pass the body as one batch: a step is traced and run once for them.
     texts = ["speech", "parse", *TRANSLATION]
@@ -156,12 +156,14 @@ def main(steps, folder):
         0.0, steps, warmup_target=2e-3, warmup_steps=min(100, steps // 2), alpha=0.02
     )
     model.compile(keras.optimizers.Adam(rate, beta_2=0.98, global_clipnorm=2.0))
+    use = kmm.training.ExpertUse(held_out, batches=2, every=5, log_dir=folder / "experts")
     history = model.fit(
         train,
         epochs=max(1, steps // STEPS_PER_EPOCH),
         steps_per_epoch=min(steps, STEPS_PER_EPOCH),
-        validation_data=validation,
+        validation_data=held_out.cache(),
         validation_freq=3,
+        callbacks=[use],
     ).history
     model.save(folder / "model.keras")
 
@@ -171,9 +173,12 @@ def main(steps, folder):
     }
     print_table(results)
     plot_curves(history, results, folder / "learning_curves.png")
+    kmm.visualization.plot_expert_use(use.latest).savefig(folder / "expert_use.png", dpi=120)
     print_samples(model)
     report = {
         "tasks": results,
+        # The idlest expert's tokens over the fair share.
+        "experts": {layer: float(shares.min()) for layer, shares in use.shares.items()},
         "seconds": time.time() - start,
         "parameters": model.count_params(),
         "steps": steps,

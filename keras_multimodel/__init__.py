@@ -6,6 +6,8 @@ from keras_multimodel import layers as layers
 from keras_multimodel import losses as losses
 from keras_multimodel import metrics as metrics
 from keras_multimodel import models as models
+from keras_multimodel import training as training
+from keras_multimodel import visualization as visualization
 from keras_multimodel.models import VARIANTS as VARIANTS
 from keras_multimodel.models import MultiModel as MultiModel
 from keras_multimodel.models import Task as Task

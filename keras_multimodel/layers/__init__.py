@@ -6,6 +6,7 @@ from keras_multimodel.layers.conv_block import ConvBlock as ConvBlock
 from keras_multimodel.layers.conv_res import ConvRes as ConvRes
 from keras_multimodel.layers.conv_step import ConvStep as ConvStep
 from keras_multimodel.layers.exit_flow import ExitFlow as ExitFlow
+from keras_multimodel.layers.expert_layout import expert_layout_map as expert_layout_map
 from keras_multimodel.layers.feed_forward import FeedForward as FeedForward
 from keras_multimodel.layers.image_modality import ImageModality as ImageModality
 from keras_multimodel.layers.layer_norm import LayerNorm as LayerNorm

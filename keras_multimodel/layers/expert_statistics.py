@@ -55,10 +55,8 @@ def idlest(expert_tokens):
 
 def entropy(logits):
     """Returns `(T,)`, the entropy of the softmax of `logits` `(T, E)` over that of uniform."""
-    shifted = logits - ops.max(logits, axis=-1, keepdims=True)
-    weights = ops.exp(shifted)
-    total = ops.sum(weights, axis=-1)
-    nats = ops.log(total) - ops.sum(weights * shifted, axis=-1) / total
+    log_probabilities = ops.log_softmax(logits, axis=-1)
+    nats = -ops.sum(ops.exp(log_probabilities) * log_probabilities, axis=-1)
     return nats / max(math.log(logits.shape[-1]), 1e-9)
 
 

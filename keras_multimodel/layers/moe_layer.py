@@ -156,7 +156,7 @@ class MoELayer(keras.layers.Layer):
         if not self.router.built:
             self.router.build(input_shape)
         self.expert_kernels = self._add_kernels(
-            "", self.num_experts, self.intermediate_dim or self.hidden_dim
+            "expert_", self.num_experts, self.intermediate_dim or self.hidden_dim
         )
         self.shared_kernels = []
         if self.shared_expert_dim:

@@ -68,7 +68,7 @@ def test_is_the_authors_layer_in_training(monkeypatch, jit):
     assert relative_error(y, file["out/y_train"][:, :, 0]) < 1e-4
     assert relative_error(100 * loss, file["out/loss_train"]) < 1e-4
     assert relative_error(d_x, file["out/grad/x"][:, :, 0]) < 1e-4
-    names = {"kernel_in": "expert_kernels_in", "kernel_out": "expert_kernels_out"}
+    names = {"expert_kernel_in": "expert_kernels_in", "expert_kernel_out": "expert_kernels_out"}
     names |= {"gate_kernel": "gate", "noise_kernel": "noise", "scale": "scale", "offset": "offset"}
     expected = golden_arrays(file, "out/grad/")
     for weight, gradient in zip(layer.trainable_variables, gradients, strict=True):
@@ -182,7 +182,7 @@ def test_all_tokens_may_pick_one_expert(jit):
     expected = layer_norm(expected, array(layer.norm.scale), array(layer.norm.offset))
     np.testing.assert_allclose(y, expected, atol=1e-4)
     gradients = dict(zip([w.name for w in layer.trainable_variables], gradients))
-    for name in ("kernel_in", "kernel_out"):
+    for name in ("expert_kernel_in", "expert_kernel_out"):
         assert np.abs(gradients[name][4]).max() > 0
         assert np.abs(np.delete(gradients[name], 4, axis=0)).max() == 0
 

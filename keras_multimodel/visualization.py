@@ -1,0 +1,60 @@
+"""Plots of what a model does."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+ALL_TASKS = "all tasks"
+
+
+def plot_expert_use(use: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Plots which experts each task uses: a panel for each expert layer, task x expert.
+
+    The colour is a task's tokens at an expert over their fair share: 1 if the task spread its
+    tokens evenly, 0 for an expert that it never takes, and at most the number of experts. Where
+    there are several tasks, a last row adds them up: an expert that is dark there is dying.
+
+    Args:
+        use: layer -> task -> `(num_experts,)`, the tokens that each expert received, as
+            `kmm.training.expert_use` returns them.
+
+    Returns:
+        The figure; `figure.savefig("expert_use.png")` writes it.
+
+    Raises:
+        ValueError: `use` is empty, or the counts of a layer are not vectors of one length.
+    """
+    panels = {layer: _rows(layer, by_task) for layer, by_task in use.items()}
+    if not panels:
+        raise ValueError(f"`use` must hold at least one expert layer. Received: use={use}")
+    heights = [len(rows) for rows in panels.values()]
+    figure = Figure(figsize=(9, 1.2 * len(panels) + 0.28 * sum(heights)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    top = max(2.0, *(max(map(np.max, rows.values())) for rows in panels.values()))
+    for axis, (layer, rows) in zip(axes, panels.items()):
+        image = axis.imshow(np.stack(list(rows.values())), aspect="auto", vmin=0.0, vmax=top)
+        axis.set_yticks(range(len(rows)), list(rows))
+        axis.set(title=layer, xlabel="expert")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    figure.colorbar(image, ax=list(axes), label="tokens over fair share")
+    return figure
+
+
+def _rows(layer, by_task) -> dict[str, np.ndarray]:
+    """Returns the tokens of each task, and of all together, over their fair share."""
+    counts = {task: np.asarray(tokens, "float64") for task, tokens in by_task.items()}
+    shapes = {task: tokens.shape for task, tokens in counts.items()}
+    if not shapes or len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) != 1:
+        raise ValueError(
+            f"`use[{layer!r}]` must map tasks to vectors of one length. Received: shapes={shapes}"
+        )
+    if len(counts) > 1:
+        counts[ALL_TASKS] = sum(counts.values())
+    return {task: over_fair_share(tokens) for task, tokens in counts.items()}
+
+
+def over_fair_share(tokens) -> np.ndarray:
+    """Returns counts over their mean: 1 where uniform; zeros if nothing was counted."""
+    tokens = np.asarray(tokens, "float64")
+    return tokens / max(float(tokens.mean()), 1e-9)
