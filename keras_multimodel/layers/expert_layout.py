@@ -1,5 +1,7 @@
 """Where the experts lie when devices share a model."""
 
+import warnings
+
 import keras
 
 EXPERT_KERNELS = r"^(.*/)?expert_kernel_(in|gate|out)$"
@@ -39,6 +41,14 @@ def expert_layout_map(
         raise ValueError(
             f"`axis` must be one of the axes of `device_mesh`, {list(device_mesh.axis_names)}. "
             f"Received: axis={axis!r}"
+        )
+    sizes = dict(zip(device_mesh.axis_names, device_mesh.shape))
+    if any(size > 1 for name, size in sizes.items() if name != axis) and sizes[axis] > 1:
+        warnings.warn(
+            f"`device_mesh` has several devices on more axes than {axis!r}: XLA may then multiply "
+            "the gradients of depthwise convolutions, as `ConvBlock` has them. "
+            f"Received: device_mesh of {sizes}",
+            stacklevel=2,
         )
     layout_map = keras.distribution.LayoutMap(device_mesh)
     layout_map[EXPERT_KERNELS] = (axis, None, None)

@@ -101,8 +101,6 @@ class MoELayer(keras.layers.Layer):
         2401.06066.
     """
 
-    position_wise = True
-
     def __init__(
         self,
         hidden_dim: int,
@@ -151,6 +149,11 @@ class MoELayer(keras.layers.Layer):
         self._loss_replicas = {}
         self._check_router()
 
+    @property
+    def position_wise(self) -> bool:
+        """Whether every position is treated alone, whatever else is in its sequence."""
+        return self.router.causal
+
     def build(self, input_shape):
         check_block_input(input_shape, self.hidden_dim)
         if not self.router.built:
@@ -169,6 +172,7 @@ class MoELayer(keras.layers.Layer):
             self.statistics = self._make_statistics()
 
     def call(self, inputs, mask=None, training=None):
+        mask = None if mask is None else ops.cast(mask, "bool")
         self._check_mask(inputs, mask)
         routing = self.router(inputs, mask=mask, training=training)
         weights = Router.token_weights(routing.logits, mask)
@@ -342,10 +346,15 @@ class MoELayer(keras.layers.Layer):
 
     @staticmethod
     def _check_mask(inputs, mask):
-        if mask is not None and len(mask.shape) != len(inputs.shape) - 1:
+        if mask is None:
+            return
+        shape, expected = tuple(mask.shape), tuple(inputs.shape[:-1])
+        if len(shape) != len(expected) or any(
+            None not in sizes and sizes[0] != sizes[1] for sizes in zip(shape, expected)
+        ):
             raise ValueError(
                 "`mask` must have the shape of `inputs` without its last axis. Received: "
-                f"mask.shape={tuple(mask.shape)}, inputs.shape={tuple(inputs.shape)}"
+                f"mask.shape={shape}, inputs.shape={tuple(inputs.shape)}"
             )
 
 
@@ -375,9 +384,10 @@ def _per_expert(initializer, num_experts):
     """
     if not isinstance(initializer, keras.initializers.VarianceScaling):
         return clone_initializer(initializer)
+    config = initializer.get_config()
     return keras.initializers.VarianceScaling(
         scale=initializer.scale * num_experts,
         mode=initializer.mode,
         distribution=initializer.distribution,
-        seed=initializer.seed,
+        seed=config["seed"],  # None if none was given: else kernels of one shape were equal
     )

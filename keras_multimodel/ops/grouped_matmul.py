@@ -55,15 +55,18 @@ def take_matrices(kernel, indices):
     return ops.reshape(ops.take(flat, indices, axis=0), (-1, *kernel.shape[1:]))
 
 
+def with_zeros(x):
+    """Returns `x` `(R, D)` with a row of zeros after its last, for indices of R."""
+    return ops.concatenate([x, ops.zeros((1, x.shape[-1]), x.dtype)], axis=0)
+
+
 def _blocked(x, kernel, groups):
     layout = blocked_layout(groups, kernel.shape[0])
-    padded = ops.concatenate([x, ops.zeros_like(x[:1])], axis=0)
-    rows = ops.take(padded, layout.row_of_slot, axis=0)
+    rows = ops.take(with_zeros(x), layout.row_of_slot, axis=0)
     blocks = ops.reshape(rows, (-1, layout.block_size, x.shape[-1]))
     y = ops.matmul(blocks, take_matrices(kernel, layout.group_of_block))
     y = ops.reshape(y, (-1, kernel.shape[-1]))
-    y = ops.concatenate([y, ops.zeros_like(y[:1])], axis=0)
-    return ops.take(y, layout.slot_of_row, axis=0)
+    return ops.take(with_zeros(y), layout.slot_of_row, axis=0)
 
 
 def _tensorflow(x, kernel, group_sizes):
@@ -131,7 +134,7 @@ def blocked_layout(groups, num_groups: int) -> BlockedLayout:
         A `BlockedLayout`.
     """
     num_rows = ops.shape(groups)[0]
-    block_size = (num_rows + num_groups - 1) // num_groups
+    block_size = _at_least_one((num_rows + num_groups - 1) // num_groups)
     num_blocks = num_groups + num_rows // block_size
     num_slots = num_blocks * block_size
     sizes = ops.segment_sum(ops.ones_like(groups), groups, num_segments=num_groups + 1)
@@ -151,3 +154,8 @@ def blocked_layout(groups, num_groups: int) -> BlockedLayout:
     return BlockedLayout(
         block_size, ops.cast(group_of_block, "int32"), filled + num_rows, slot_of_row
     )
+
+
+def _at_least_one(size):
+    """Returns a size that may be an integer or, where shapes are dynamic, a tensor."""
+    return max(size, 1) if isinstance(size, int) else ops.maximum(size, 1)

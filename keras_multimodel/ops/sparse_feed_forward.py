@@ -13,6 +13,7 @@ from keras_multimodel.ops.grouped_matmul import (
     grouped_matmul,
     take_matrices,
     use_blocks,
+    with_zeros,
 )
 
 
@@ -116,11 +117,10 @@ def _blocked_feed_forward(x, experts, gates, kernels, activation):
     """Gathers each expert's tokens into blocks of one size, multiplies blocks, gathers back."""
     num_experts, top_k = kernels[0].shape[0], experts.shape[-1]
     layout = blocked_layout(ops.reshape(experts, (-1,)), num_experts)
-    padded = ops.concatenate([x, ops.zeros_like(x[:1])], axis=0)
-    rows = ops.take(padded, layout.row_of_slot // top_k, axis=0)
+    rows = ops.take(with_zeros(x), layout.row_of_slot // top_k, axis=0)
     blocks = ops.reshape(rows, (-1, layout.block_size, x.shape[-1]))
     chosen = [take_matrices(kernel, layout.group_of_block) for kernel in kernels]
     outputs = ops.reshape(expert_forward(ops.matmul, blocks, chosen, activation), (-1, x.shape[-1]))
-    outputs = ops.concatenate([outputs, ops.zeros_like(outputs[:1])], axis=0)
-    outputs = ops.reshape(ops.take(outputs, layout.slot_of_row, axis=0), (-1, top_k, x.shape[-1]))
+    outputs = ops.take(with_zeros(outputs), layout.slot_of_row, axis=0)
+    outputs = ops.reshape(outputs, (-1, top_k, x.shape[-1]))
     return ops.sum(outputs * gates[..., None], axis=1)

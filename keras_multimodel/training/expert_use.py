@@ -47,7 +47,8 @@ class ExpertUse(keras.callbacks.Callback):
 
     With a `log_dir` TensorBoard shows, for each expert layer, the image of `plot_expert_use`, the
     least share of an expert, and for each task the number of experts that it uses: the exponential
-    of the entropy of its choices.
+    of the entropy of its choices. `history` holds all measurements: epoch -> layer -> task ->
+    `(num_experts,)`, the tokens that each expert received.
 
     Args:
         data: batches `(x, y)` of all tasks, as `kmm.data.mix` makes them, or a dict from tasks to
@@ -58,10 +59,6 @@ class ExpertUse(keras.callbacks.Callback):
         threshold: an expert with less than this part of its fair share of the tokens of all tasks
             is dying.
         patience: after so many measurements of it in a row a dying expert is named in a warning.
-
-    Attributes:
-        history: epoch -> layer -> task -> int64 `(num_experts,)`, the tokens that each expert
-            received.
 
     Raises:
         ValueError: `batches`, `every` or `patience` is not a positive integer, or `threshold` is

@@ -53,6 +53,20 @@ def run_layers():
     return results
 
 
+def run_two_axes():
+    """Gradients of one step of a layer, its batch over two devices and its experts over two."""
+    layer = moe_cases.make(MoELayer(8, 8, 2, router="top_k", name="two_axes"))
+    before = [np.asarray(v.value) for v in layer.trainable_variables]
+    model = keras.Sequential([layer])
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    x, _ = moe_cases.batch(rows=4)
+    model.fit(x, x, batch_size=4, verbose=0)
+    after = [np.asarray(v.value) for v in layer.trainable_variables]
+    results = {f"two_axes/{i}": b - a for i, (a, b) in enumerate(zip(before, after))}
+    kernels = parts(layer.expert_kernels)
+    return {**results, **{f"parts/two_axes/{path}": n for path, n in kernels.items()}}
+
+
 def run_model():
     """Three steps of training."""
     tasks = make_tasks("copy", "topic")
@@ -76,9 +90,9 @@ def run_all():
     keras.utils.clear_session()  # the same names on both sides
     keras.utils.set_random_seed(0)
     spread((1, 4))
-    results = run_layers()
+    results = {**run_layers(), **run_model()}
     spread((2, 2))
-    return {**results, **run_model()}
+    return {**results, **run_two_axes()}
 
 
 if __name__ == "__main__":

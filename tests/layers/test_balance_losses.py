@@ -1,5 +1,8 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from keras import ops
 
 from keras_multimodel.layers.balance_losses import (
@@ -9,6 +12,8 @@ from keras_multimodel.layers.balance_losses import (
     squared_coefficient_of_variation,
     switch_balance_loss,
 )
+
+few = settings(deadline=None, max_examples=10)
 
 
 def of(function, *arrays):
@@ -67,3 +72,31 @@ def test_z_loss_by_hand():
 def test_z_loss_rises_with_the_logits():
     values = [of(router_z_loss, [[scale, -scale]], [1]) for scale in (0.0, 1.0, 2.0)]
     assert values == sorted(values) and values[0] < values[-1]
+
+
+@few
+@given(logits=arrays("float32", (4, 5), elements=st.floats(-5, 5, width=32)))
+def test_z_loss_is_least_where_uniform(logits):
+    """Of all logits of mean 0; there it is log(5)^2 = 2.5903."""
+    centred = logits - logits.mean(axis=1, keepdims=True)
+    least = of(router_z_loss, np.zeros((4, 5)), np.ones(4))
+    assert least == pytest.approx(2.5903, rel=1e-4)
+    assert of(router_z_loss, centred, np.ones(4)) >= least - 1e-4
+
+
+@few
+@given(values=arrays("float32", 6, elements=st.floats(0, 100, width=32)))
+@pytest.mark.parametrize("loss", [importance_loss, load_loss])
+def test_cv_squared_is_that_of_numpy(loss, values):
+    expected = values.std() ** 2 / (values.mean() ** 2 + 1e-10)
+    assert of(loss, values) == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+@few
+@given(counts=arrays("int32", 5, elements=st.integers(0, 50)))
+def test_switch_is_at_least_one_where_probabilities_and_choices_agree(counts):
+    if counts.sum() == 0:
+        return
+    share = counts / counts.sum()
+    value = of(switch_balance_loss, np.tile(share, (3, 1)), counts, np.ones(3))
+    assert value == pytest.approx(5 * np.sum(share**2), rel=1e-4) and value > 1 - 1e-5

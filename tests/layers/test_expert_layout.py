@@ -32,17 +32,17 @@ def test_every_expert_kernel_is_spread_and_nothing_else(results):
     assert sharded.keys() == alone.keys() and len(sharded) >= 13
     for path, (places, experts) in sharded.items():
         if "expert_kernel" in path:
-            assert (places, experts) == (2, 2) if "/model/" in path else (4, 2), path
-            assert alone[path][0] == 1
+            expected = {"model": (4, 1), "two_axes": (2, 4)}.get(path.split("/")[1], (4, 2))
+            assert (places, experts) == expected and alone[path][0] == 1, path
         else:
             assert places == 1, path
     assert sum("shared_kernel" in path for path in sharded) == 2
-    assert sum("expert_kernel" in path and "/model/" not in path for path in sharded) == 7
+    assert sum("expert_kernel" in path for path in sharded) == 7 + 2 + 8
 
 
 def test_so_is_what_the_optimizer_keeps_for_them(results):
     kept = [path for path in kinds(results["sharded"]) if "momentum" in path]
-    assert len(kept) == 4 and all("expert_kernel" in path for path in kept)
+    assert len(kept) == 4 and all("expert_kernel" in path for path in kept)  # of two layers
 
 
 def test_outputs_gradients_and_training_are_those_of_one_device(results):
@@ -54,6 +54,12 @@ def test_outputs_gradients_and_training_are_those_of_one_device(results):
         np.testing.assert_allclose(
             results["sharded"][name], expected, atol=1e-4 * scale, err_msg=name
         )
+
+
+def test_a_mesh_of_two_axes_is_warned_of():
+    mesh = keras.distribution.DeviceMesh((2, 2), ("batch", "model"), [f"cpu:{i}" for i in range(4)])
+    with pytest.warns(UserWarning, match=r"several devices on more axes than 'model'.*'batch': 2"):
+        expert_layout_map(mesh)
 
 
 def test_the_axis_must_exist():

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -170,7 +171,10 @@ def test_backends_give_the_same_outputs_and_gradients(backend, tmp_path):
         same([theirs[f"{name}/{i}"] for i in range(len(ours))], ours)
 
 
-@pytest.mark.parametrize("jit", [False, on_tensorflow and True])
+every_way = pytest.mark.parametrize("jit", [False, True])
+
+
+@every_way
 def test_all_tokens_may_pick_one_expert(jit):
     """Nothing is dropped, and the other experts get no gradient."""
     layer = moe_cases.make(MoELayer(8, 6, router=TopKRouter(6, 1)))
@@ -212,10 +216,22 @@ def test_what_padding_holds_changes_no_loss_and_no_gradient(name):
 
 
 @every_layer
-def test_a_batch_of_padding_is_finite_and_costs_nothing(name):
+@every_way
+def test_a_batch_of_padding_is_finite_and_costs_nothing(name, jit):
     x, mask = moe_cases.batch()
-    results = moe_cases.run(moe_cases.make(name), x, np.zeros_like(mask))
+    results = moe_cases.run(moe_cases.make(name), x, np.zeros_like(mask), jit)
     assert all(np.isfinite(value).all() for value in results) and results[1] == 0.0
+
+
+@every_layer
+@every_way
+@pytest.mark.parametrize("rows, length", [(0, 5), (2, 0)])
+def test_a_batch_without_tokens_gives_one(name, jit, rows, length):
+    """A step may hold no example of a task."""
+    x = np.zeros((rows, length, 8), "float32")
+    y, loss, d_x, *gradients = moe_cases.run(moe_cases.make(name), x, x[..., 0] > 0, jit)
+    assert y.shape == d_x.shape == x.shape and loss == 0.0
+    assert all(np.abs(gradient).max() == 0 for gradient in gradients)
 
 
 @every_layer
@@ -329,6 +345,16 @@ def test_accepts_a_router_that_is_built():
     assert len([w for w in layer.trainable_weights if w.name == "gate_kernel"]) == 1
 
 
+def test_kernels_of_one_shape_start_different():
+    layer = MoELayer(8, 3, 2, gated=True, shared_expert_dim=8)
+    layer.build((None, 8))
+    kernels = [array(kernel) for kernel in (*layer.expert_kernels, *layer.shared_kernels)]
+    experts = [expert for kernel in kernels for expert in kernel]
+    assert len(experts) == 12
+    for i, expert in enumerate(experts):
+        assert all(np.abs(expert - other).max() > 0.1 for other in experts[:i])
+
+
 def test_experts_start_as_dense_layers_do():
     """Glorot's limit is sqrt(6 / (8 + 12)) = 0.548 however many experts are stacked."""
     layer = MoELayer(8, 50, 2, intermediate_dim=12)
@@ -392,8 +418,11 @@ def test_bad_inputs():
         layer(np.zeros((2, 5, 9), "float32"))
     with pytest.raises(ValueError, match=r"inputs.shape=\(2, 3, 5, 8\)"):
         MoELayer(8, 4, 2)(np.zeros((2, 3, 5, 8), "float32"))
-    with pytest.raises(ValueError, match=r"`mask` must .*mask.shape=\(2,\), inputs.shape=\(2, 5"):
-        layer(np.zeros((2, 5, 8), "float32"), mask=np.ones(2, bool))
+    x = np.zeros((2, 5, 8), "float32")
+    for shape in ((2,), (2, 4), (3, 5)):
+        message = rf"`mask` must .*mask.shape={re.escape(str(shape))}, inputs.shape=\(2, 5, 8\)"
+        with pytest.raises(ValueError, match=message):
+            layer(x, mask=np.ones(shape, bool))
 
 
 def test_without_counting_all_weights_are_trainable():

@@ -50,6 +50,19 @@ def test_an_encoder_has_its_experts_in_the_middle(count):
     np.testing.assert_allclose(numpy(y), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("router", ["top_k", "expert_choice"])
+def test_the_experts_of_one_sequence_depend_on_no_other(router):
+    """Where experts choose tokens they must do so in each example, not in all of a step."""
+    encoder = Encoder([], experts=MoELayer(WIDTH, 4, 1, router=router))
+    x, mask, *_ = sequences(3, 6, 1)
+    others = np.random.default_rng(1).normal(size=(2, 9, WIDTH)).astype("float32")
+    encoder([x], [mask])
+    set_weights(encoder)
+    together = encoder([x, others], [mask, np.ones((2, 9), bool)])
+    (alone,) = encoder([x[:1]], [mask[:1]])
+    np.testing.assert_allclose(numpy(together[0])[:1], numpy(alone), atol=1e-5)
+
+
 def test_an_encoder_without_anything_gives_back_its_inputs():
     x, mask, *_ = sequences(2, 5, 1)
     np.testing.assert_array_equal(numpy(Encoder([])([x], [mask])[0]), x)

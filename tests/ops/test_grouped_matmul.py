@@ -31,14 +31,12 @@ def example(sizes, rest, width=8):
 @given(sizes=sizes_of_groups, rest=st.integers(0, 3), width=st.sampled_from([3, 8]))
 def test_every_row_meets_the_matrix_of_its_group(sizes, rest, width):
     x, kernel, sizes, expected = example(sizes, rest, width)
-    if len(x) == 0:
-        return
     y = grouped_matmul(*[ops.convert_to_tensor(a) for a in (x, kernel, sizes)])
     np.testing.assert_allclose(ops.convert_to_numpy(y), expected, atol=1e-5)
 
 
 @few
-@given(sizes=sizes_of_groups, rest=st.integers(1, 3))
+@given(sizes=sizes_of_groups, rest=st.integers(0, 3))
 def test_blocks_give_the_same(sizes, rest):
     x, kernel, sizes, expected = example(sizes, rest)
     groups = np.repeat(np.arange(len(sizes) + 1), [*sizes, rest]).astype("int32")
@@ -47,7 +45,7 @@ def test_blocks_give_the_same(sizes, rest):
 
 
 @few
-@given(groups=st.lists(st.integers(0, 4), min_size=1, max_size=40))
+@given(groups=st.lists(st.integers(0, 4), max_size=40))
 def test_blocks_hold_every_row_once_and_are_at_most_twice_as_many_as_groups(groups):
     rows = len(groups)
     groups = np.array(groups, "int32")
