@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_multimodel.layers.moe_layer import MoELayer
 from keras_multimodel.layers.routers.router import check_positive_int
+from keras_multimodel.models.multimodel import MultiModel
 from keras_multimodel.visualization import over_fair_share, plot_expert_use
 
 
@@ -32,8 +33,8 @@ def expert_use(model, data, batches: int = 1) -> dict[str, dict[str, np.ndarray]
         keys: one whose targets are classes does not pass the decoder.
 
     Raises:
-        ValueError: no layer of the model is a `MoELayer` that counts its tokens, `batches` is not a
-            positive integer, or a task has no batch.
+        ValueError: `model` is no `MultiModel` or has no `MoELayer` that counts its tokens,
+            `batches` is not a positive integer, or a task has no batch.
     """
     return _Meter(model, data, batches).read()
 
@@ -62,8 +63,8 @@ class ExpertUse(keras.callbacks.Callback):
 
     Raises:
         ValueError: `batches`, `every` or `patience` is not a positive integer, or `threshold` is
-            not between 0 and 1. At the start of training: no layer of the model is a `MoELayer`
-            that counts its tokens, or a task has no batch.
+            not between 0 and 1. At the start of training: the model is no `MultiModel` or has no
+            `MoELayer` that counts its tokens, or a task has no batch.
 
     Example:
 
@@ -140,7 +141,7 @@ class ExpertUse(keras.callbacks.Callback):
             below = np.where(shares < self.threshold, below + 1, 0)
             self._measurements_below[layer] = below
             dying = np.flatnonzero(below == self.patience).tolist()
-            if dying:
+            if dying and shares.any():
                 warnings.warn(
                     f"Of {len(shares)} experts of {layer!r}, these had less than "
                     f"{self.threshold:.2%} of their fair share of the tokens in the last "
@@ -194,6 +195,11 @@ class _Meter:
 
 def _counting_layers(model) -> dict[str, MoELayer]:
     """Returns the expert layers by their path, with underscores as in their metrics' names."""
+    if not isinstance(model, MultiModel):
+        raise ValueError(
+            "`model` must be a MultiModel, whose tasks can be told apart. "
+            f"Received: model of type {type(model).__name__}"
+        )
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, MoELayer)]
     layers = [layer for layer in layers if layer.count_tokens]
     if not layers:

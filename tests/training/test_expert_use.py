@@ -184,6 +184,11 @@ def test_tensorboard_shows_the_use(watched):
     assert written["experts_used/encoder_experts/topic"][1] == pytest.approx(2.0)
 
 
+def test_a_model_without_tasks_is_refused():
+    with pytest.raises(ValueError, match="`model` must be a MultiModel.*of type Sequential"):
+        expert_use(keras.Sequential([MoELayer(8, 4, 2)]), [])
+
+
 def test_a_model_without_experts_is_refused():
     with pytest.raises(ValueError, match="`model` must have a `MoELayer` with `count_tokens=True`"):
         fit([ExpertUse(data())], moe=None)
