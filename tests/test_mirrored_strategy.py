@@ -8,6 +8,7 @@ import pytest
 
 from keras_multimodel.layers import MoELayer
 from keras_multimodel.layers.routers import NoisyTopKRouter
+from keras_multimodel.training import ExpertUse
 from tests.models.small_models import (
     HIDDEN_DIM,
     build,
@@ -37,7 +38,7 @@ def make_dataset():
 
 
 def train(scope):
-    """Returns the logs of 20 steps (one an epoch), the scores after them, and the model."""
+    """Returns the logs of 20 steps (one an epoch), the scores after them, the model, its use."""
     with scope:
         router = NoisyTopKRouter(4, 2, noise_scale=0.0)
         moe = MoELayer(HIDDEN_DIM, 4, 2, router=router, balance_loss_weight=0.1)
@@ -45,9 +46,12 @@ def train(scope):
         model = set_weights(build(make_tasks("copy", "topic"), moe=moe, **sizes))
         # A limit under the first norms, so that clipping takes part.
         model.compile(keras.optimizers.Adam(1e-3, global_clipnorm=0.5))
-    history = model.fit(make_dataset(), steps_per_epoch=1, epochs=STEPS, verbose=0).history
+    use = ExpertUse(make_dataset(), batches=2, every=STEPS)
+    history = model.fit(
+        make_dataset(), steps_per_epoch=1, epochs=STEPS, verbose=0, callbacks=[use]
+    ).history
     scores = model.evaluate(make_dataset(), verbose=0, return_dict=True)
-    return history, scores, model
+    return history, scores, model, use.latest
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +94,21 @@ def test_metrics_and_statistics_of_the_experts_are_global(one, two):
         assert mine.keys() == theirs.keys()
         for name in mine:
             np.testing.assert_allclose(theirs[name], mine[name], rtol=1e-4, atol=1e-5, err_msg=name)
-    tokens = [model.body.decoder.experts.expert_tokens.numpy() for _, _, model in (one, two)]
+    tokens = [model.body.decoder.experts.expert_tokens.numpy() for _, _, model, _ in (one, two)]
     np.testing.assert_array_equal(*tokens)
     assert tokens[0].sum() == 2 * STEPS * (9 + 4 + 1 + 3)  # two experts a token, no padding
 
 
+def test_the_experts_use_is_measured_as_on_one_device(one, two):
+    assert set(one[3]) == set(two[3]) == {"encoder_experts", "decoder_experts"}
+    for layer, by_task in one[3].items():
+        for task, tokens in by_task.items():
+            assert tokens.sum() > 0
+            np.testing.assert_allclose(two[3][layer][task], tokens, atol=1)
+
+
 def test_the_trained_models_predict_the_same(one, two):
     x, _ = next(iter(make_dataset()))
-    outputs = [numpy_outputs(model(x, training=False)) for _, _, model in (one, two)]
+    outputs = [numpy_outputs(model(x, training=False)) for _, _, model, _ in (one, two)]
     for name in outputs[0]:
         np.testing.assert_allclose(outputs[1][name], outputs[0][name], atol=1e-3)

@@ -173,7 +173,7 @@ class MoELayer(keras.layers.Layer):
 
     def call(self, inputs, mask=None, training=None):
         mask = None if mask is None else ops.cast(mask, "bool")
-        self._check_mask(inputs, mask)
+        self._check_inputs(inputs, mask)
         routing = self.router(inputs, mask=mask, training=training)
         weights = Router.token_weights(routing.logits, mask)
         if training:
@@ -344,8 +344,11 @@ class MoELayer(keras.layers.Layer):
                 f"Received: router={self._router_name or self.router.name}, causal=True"
             )
 
-    @staticmethod
-    def _check_mask(inputs, mask):
+    def _check_inputs(self, inputs, mask):
+        check_block_input(inputs.shape, self.hidden_dim)
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        if not keras.backend.is_float_dtype(dtype):
+            raise ValueError(f"`inputs` must be of a floating dtype. Received: dtype={dtype}")
         if mask is None:
             return
         shape, expected = tuple(mask.shape), tuple(inputs.shape[:-1])

@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -261,6 +263,17 @@ def test_every_token_takes_top_k_experts(router_class, experts, data, tokens):
 
 
 @pytest.mark.parametrize("router_class", ROUTERS)
+def test_one_expert_takes_every_token_without_a_warning(router_class):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        routing = make(router_class, num_experts=1, top_k=1)(random(2, 5, 8), training=True)
+    gates = array(routing.gates)
+    assert (gates > 0).all() and gates.size == 10
+    if router_class is not BiasBalancedRouter:  # whose gates are sigmoids
+        np.testing.assert_array_equal(gates, np.ones_like(gates))
+
+
+@pytest.mark.parametrize("router_class", ROUTERS)
 def test_runs_in_float32_and_comes_back_from_its_config(router_class):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -296,6 +309,7 @@ def test_knows_its_shapes_symbolically(router_class):
         (lambda: SwitchRouter(4, jitter=-3), "`jitter` must not be negative. Received: jitter=-3"),
         (lambda: BiasBalancedRouter(4, 2, update_rate=-4), "`update_rate` .*update_rate=-4"),
         (lambda: ExpertChoiceRouter(4, 2)(np.zeros((5, 8), "float32")), r"inputs.shape=\(5, 8\)"),
+        (lambda: make(ExpertChoiceRouter)(np.zeros((5, 8), "float32")), r"inputs.shape=\(5, 8\)"),
         (lambda: Router(4, 2)(np.zeros((5, 8), "float32")), "`Router` must implement `route`"),
     ],
 )

@@ -6,7 +6,7 @@ Axis legend: B batch, L length, T = B x L tokens, D hidden, E experts, C tokens 
 import keras
 from keras import ops
 
-from keras_multimodel.layers.routers.router import Router, Routing
+from keras_multimodel.layers.routers.router import Router, Routing, softmax
 from keras_multimodel.ops.top_k import stable_top_k
 
 
@@ -46,20 +46,17 @@ class ExpertChoiceRouter(Router):
     experts_choose = True
 
     def build(self, input_shape):
-        if len(input_shape) != 3:
-            raise ValueError(
-                "`inputs` must have shape (batch, length, hidden_dim), since experts choose within "
-                f"each example. Received: inputs.shape={tuple(input_shape)}"
-            )
+        _check_rank(input_shape)
         super().build(input_shape)
 
     def call(self, inputs, mask=None, training=None):
+        _check_rank(inputs.shape)
         batch, length = ops.shape(inputs)[:2]
         if mask is None:
             mask = ops.ones_like(inputs[..., 0])
         mask = ops.cast(mask, "float32")
         logits = ops.matmul(inputs, self.gate_kernel)
-        scores = ops.softmax(logits, axis=-1) * mask[..., None]
+        scores = softmax(logits) * mask[..., None]
         capacity = (length * self.top_k + self.num_experts - 1) // self.num_experts
         gates, tokens = stable_top_k(ops.transpose(scores, (0, 2, 1)), capacity)
         quota = ops.ceil(ops.sum(mask, axis=1) * self.top_k / self.num_experts)
@@ -77,3 +74,11 @@ class ExpertChoiceRouter(Router):
     def _by_expert(self, x):
         """Maps `(B, E, C)` to `(E, B * C)`."""
         return ops.reshape(ops.transpose(x, (1, 0, 2)), (self.num_experts, -1))
+
+
+def _check_rank(shape):
+    if len(shape) != 3:
+        raise ValueError(
+            "`inputs` must have shape (batch, length, hidden_dim), since experts choose within "
+            f"each example. Received: inputs.shape={tuple(shape)}"
+        )

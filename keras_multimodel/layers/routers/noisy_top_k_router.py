@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.layers.balance_losses import importance_loss, load_loss
-from keras_multimodel.layers.routers.router import Router, Routing, check_not_negative
+from keras_multimodel.layers.routers.router import Router, Routing, check_not_negative, softmax
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -17,7 +17,8 @@ class NoisyTopKRouter(Router):
 
     Args:
         num_experts: number of experts, E.
-        top_k: number of experts that each token takes, K.
+        top_k: number of experts that each token takes, K. With 1 every gate is 1, and the gate
+            learns from the loss alone: rather take `SwitchRouter`.
         noise_scale: factor of the drawn noise; with 0.0 training is deterministic, and `load` is
             still the smooth one. Then start from another `kernel_initializer` than zeros.
         noise_epsilon: smallest standard deviation of the noise.
@@ -79,7 +80,7 @@ class NoisyTopKRouter(Router):
             deviation = ops.softplus(ops.matmul(tokens, self.noise_kernel)) + self.noise_epsilon
             scores = self._add_noise(logits, deviation, noise)
         values, experts = self.choose(scores, min(self.top_k + 1, self.num_experts))
-        gates = ops.softmax(values[:, : self.top_k], axis=-1) * mask[:, None]
+        gates = softmax(values[:, : self.top_k]) * mask[:, None]
         chosen = self.without_padding(experts[:, : self.top_k], mask)
         loss = importance_loss(self.sum_by_expert(gates, chosen))
         in_top_k = self._probability_in_top_k(logits, scores, deviation, values)

@@ -42,6 +42,11 @@ def check_not_negative(name: str, value) -> None:
         raise ValueError(f"`{name}` must not be negative. Received: {name}={value}")
 
 
+def softmax(scores):
+    """Returns the softmax of the last axis; of a single score, for which Keras warns, 1."""
+    return ops.softmax(scores, axis=-1) if scores.shape[-1] > 1 else ops.exp(scores - scores)
+
+
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class Router(keras.layers.Layer):
     """Chooses experts for tokens: the base of all routers, float32 under every dtype policy.

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.layers.balance_losses import switch_balance_loss
-from keras_multimodel.layers.routers.router import Router, Routing, check_not_negative
+from keras_multimodel.layers.routers.router import Router, Routing, check_not_negative, softmax
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -54,7 +54,7 @@ class SwitchRouter(Router):
             shape, low, high = ops.shape(tokens), 1.0 - self.jitter, 1.0 + self.jitter
             tokens = tokens * keras.random.uniform(shape, low, high, seed=self.seed_generator)
         logits = ops.matmul(tokens, self.gate_kernel)
-        probabilities = ops.softmax(logits, axis=-1)
+        probabilities = softmax(logits)
         gates, experts = self.choose(probabilities)
         chosen = self.without_padding(experts, mask)
         counts = self.sum_by_expert(ops.ones_like(gates), chosen)

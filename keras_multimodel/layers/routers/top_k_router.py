@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.layers.balance_losses import switch_balance_loss
-from keras_multimodel.layers.routers.router import Router, Routing
+from keras_multimodel.layers.routers.router import Router, Routing, softmax
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -51,7 +51,7 @@ class TopKRouter(Router):
 
     def route(self, tokens, mask, training):
         logits = ops.matmul(tokens, self.gate_kernel)
-        probabilities = ops.softmax(logits, axis=-1)
+        probabilities = softmax(logits)
         gates, experts = self.choose(probabilities)
         if self.normalize:
             gates = gates / ops.sum(gates, axis=-1, keepdims=True)
