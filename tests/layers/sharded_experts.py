@@ -68,11 +68,11 @@ def run_two_axes():
 
 
 def run_model():
-    """Three steps of training."""
-    tasks = make_tasks("copy", "topic")
+    """Three steps of training of a model that is little but its two layers of experts."""
+    tasks = make_tasks("copy")
     router = NoisyTopKRouter(4, 2, noise_scale=0.0)
-    sizes = {"num_encoder_blocks": 1, "num_mixer_blocks": 0}
-    model = set_weights(build(tasks, moe=MoELayer(HIDDEN_DIM, 4, router=router), **sizes))
+    moe = MoELayer(HIDDEN_DIM, 4, router=router)
+    model = set_weights(build(tasks, conv_block=None, attention_block=None, moe=moe))
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9))
     x, y = make_batch(tasks, (6, 3, 5, 2))
     loss = model.fit(x, y, batch_size=4, epochs=3, verbose=0).history["loss"]
