@@ -1,3 +1,4 @@
+from keras_multimodel.data import schedules as schedules
 from keras_multimodel.data.audio import AudioPreprocessor as AudioPreprocessor
 from keras_multimodel.data.audio import WaveformPreprocessor as WaveformPreprocessor
 from keras_multimodel.data.category import CategoryPreprocessor as CategoryPreprocessor
@@ -5,6 +6,7 @@ from keras_multimodel.data.encode import encode as encode
 from keras_multimodel.data.image import ImagePreprocessor as ImagePreprocessor
 from keras_multimodel.data.mixture import batch as batch
 from keras_multimodel.data.mixture import mix as mix
+from keras_multimodel.data.position import Position as Position
 from keras_multimodel.data.preprocessor import Preprocessor as Preprocessor
 from keras_multimodel.data.text import TextPreprocessor as TextPreprocessor
 from keras_multimodel.data.text import train_text_preprocessor as train_text_preprocessor

@@ -1,12 +1,18 @@
 """From encoded examples of several tasks to one data set of batches."""
 
+import functools
 import math
-import zlib
 from collections.abc import Mapping
 
 import tensorflow as tf
 
 from keras_multimodel.data.checks import check_elements
+from keras_multimodel.data.mixing import Mixing
+from keras_multimodel.data.position import Position
+from keras_multimodel.data.rows import rows_of_joint_steps, rows_of_single_steps
+from keras_multimodel.data.schedules.adaptive import Adaptive
+from keras_multimodel.data.schedules.schedule import Schedule
+from keras_multimodel.data.streams import Stream, fixed_batches
 
 
 def mix(
@@ -17,32 +23,45 @@ def mix(
     seed: int = 0,
     steps: int | None = None,
     buffer_size: int = 8192,
+    schedule: Schedule | None = None,
+    position: Position | None = None,
 ) -> tf.data.Dataset:
-    """Mixes the data sets of several tasks: each step holds a share of every task.
+    """Mixes the data sets of several tasks: each step holds a share of every task, or one task.
 
     An element is `(x, y)`: `x[task]` has `"inputs"`, and `"targets"` where targets are sequences;
     `y[task]` has the targets. Within a task, examples are padded with 0 to the longest of the step.
+    Tasks that a step does not train have no rows in it.
 
-    An epoch ends when every example has been seen at least once: after the most steps that a data
-    set needs for one pass. Smaller data sets are repeated meanwhile. Each pass has an order of its
-    own; all of it follows from `seed` and, where one is set, the global seed of TensorFlow.
+    Without `steps`, an epoch of joint steps ends when every example has been seen at least once:
+    after the most steps that a data set needs for one pass. Smaller data sets are repeated
+    meanwhile, and the next epoch begins new passes. An epoch of a `schedule` has as many steps as
+    one pass over all tasks. With `steps` or a `schedule`, the next epoch goes on in the passes
+    where the last one ended, unless `shuffle` is False: then every epoch begins anew.
+
+    The k-th iteration gives epoch k, which follows from the arguments alone: it does not depend on
+    threads or on how far other iterations were read. Data sets must give the same examples at each
+    pass for that; let `mix` shuffle them.
 
     Args:
         datasets: task name -> encoded examples (see `encode`).
-        batch_size: examples in a step, of all tasks together. Split evenly; the first tasks take
-            what remains.
-        shares: task name -> examples in a step, instead of an even split.
+        batch_size: examples in a step. Where a step holds all tasks, it is split evenly; the first
+            tasks take what remains.
+        shares: task name -> examples in a step, instead of `batch_size`.
         shuffle: whether to shuffle the examples.
         seed: of the order.
         steps: steps in an epoch; needed only where a data set is infinite.
         buffer_size: the most examples of a task that shuffling holds in memory.
+        schedule: which task each step trains; None if each step trains all. See
+            `kmm.data.schedules`.
+        position: which epoch comes next, to resume training; see `Position`.
 
     Returns:
         A finite `tf.data.Dataset` of known cardinality.
 
     Raises:
-        ValueError: there is no data set, one is empty or has other elements, or the arguments do
-            not give each task at least one example in a step.
+        ValueError: there is no data set, one is empty or has other elements, the arguments do
+            not give each task at least one example in a step, or a schedule needs the size of an
+            infinite data set.
 
     Example:
 
@@ -52,22 +71,34 @@ def mix(
     ```
     """
     _check_datasets(datasets)
-    shares = _shares(list(datasets), batch_size, shares)
-    sizes = {name: _size(name, dataset, steps) for name, dataset in datasets.items()}
-    if steps is None:
-        steps = max(math.ceil(sizes[name] / share) for name, share in shares.items())
-    elif not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"`steps` must be a positive integer. Received: steps={steps}")
-    parts = {}
+    _check_helpers(schedule, position)
+    names = list(datasets)
+    rows_of_steps = rows_of_joint_steps if schedule is None else rows_of_single_steps
+    rows = rows_of_steps(names, batch_size, shares)
+    sizes = {name: _size(name, dataset, steps, schedule) for name, dataset in datasets.items()}
+    continues = shuffle and not (steps is None and schedule is None)
+    steps = _steps(steps, sizes, rows, schedule)
+    streams, signature = {}, {}
     for name, dataset in datasets.items():
-        if shuffle:
-            buffer = buffer_size if sizes[name] is None else min(buffer_size, sizes[name])
-            stream = _shuffled_passes(dataset, buffer, zlib.crc32(f"{seed} {name}".encode()))
-        else:
-            stream = dataset.repeat()
-        parts[name] = stream.padded_batch(shares[name], drop_remainder=True)
-    mixed = tf.data.Dataset.zip(parts).map(_to_model)
-    return mixed.take(steps).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+        buffer = min(buffer_size, sizes[name] or buffer_size) if shuffle else None
+        batches = fixed_batches(dataset, rows[name], sizes[name], buffer)
+        streams[name] = Stream(batches, f"{seed} {name}")
+        spec = dataset.padded_batch(rows[name], drop_remainder=schedule is None).element_spec
+        signature[name] = spec
+    where = Position() if position is None else position
+    where.bind(_description(seed, steps, rows, sizes, shuffle and buffer_size, schedule), schedule)
+    draws = None
+    if schedule is not None:
+        schedule.bind(sizes, seed, where, steps)
+        draws = functools.partial(schedule.windows, sizes, seed)
+    mixing = Mixing(streams, signature, steps, where, continues, draws)
+    mixed = mixing.dataset().map(_to_model)
+    if position is None and not isinstance(schedule, Adaptive):
+        return mixed.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+    mixed = mixed.prefetch(2)
+    # As above, but where the position is past the first steps an iteration may have fewer.
+    mixed.cardinality = lambda: tf.constant(steps, "int64")
+    return mixed
 
 
 def batch(dataset: tf.data.Dataset, task: str, batch_size: int) -> tf.data.Dataset:
@@ -92,26 +123,6 @@ def batch(dataset: tf.data.Dataset, task: str, batch_size: int) -> tf.data.Datas
     _check_datasets({task: dataset})
     batches = dataset.padded_batch(batch_size)
     return batches.map(lambda examples: _to_model({task: examples})).prefetch(2)
-
-
-def _shuffled_passes(dataset, buffer_size, seed):
-    """Repeats a data set endlessly, each pass and each epoch in an order of its own.
-
-    `shuffle(reshuffle_each_iteration=True)` draws from one generator, which a pipeline that reads
-    ahead at the end of an epoch moves on or not, as it happens. Here one number is drawn per epoch.
-    """
-
-    def epoch(number):
-        def one_pass(index):
-            # Of this function's graph alone: beside a global seed of 0, TensorFlow asks whether the
-            # seed below is 0 too, and cannot, since it is a tensor.
-            tf.random.set_seed(1)
-            return dataset.shuffle(buffer_size, seed=number + index, reshuffle_each_iteration=False)
-
-        return tf.data.Dataset.counter().flat_map(one_pass)
-
-    numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
-    return numbers.take(1).flat_map(epoch)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -154,41 +165,54 @@ def _is_empty(dataset):
     return size == 0
 
 
-def _shares(names, batch_size, shares):
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < len(names)):
-        raise ValueError(
-            f"`batch_size` must be an integer, at least one for each of {len(names)} tasks. "
-            f"Received: batch_size={batch_size}"
-        )
-    if shares is None:
-        if batch_size is None:
-            raise ValueError("`batch_size` or `shares` must be given. Received: neither")
-        each, rest = divmod(batch_size, len(names))
-        return {name: each + (index < rest) for index, name in enumerate(names)}
-    if set(shares) != set(names):
-        raise ValueError(
-            f"`shares` must have the tasks of `datasets`: {', '.join(names)}. "
-            f"Received: shares={dict(shares)}"
-        )
-    for name, share in shares.items():
-        if not isinstance(share, int) or share < 1:
-            raise ValueError(
-                f"`shares['{name}']` must be a positive integer. Received: shares={dict(shares)}"
-            )
-    if batch_size not in (None, sum(shares.values())):
-        raise ValueError(
-            f"`batch_size` must be the sum of `shares`, {sum(shares.values())}, or None. "
-            f"Received: batch_size={batch_size}"
-        )
-    return dict(shares)
+def _description(seed, steps, rows, sizes, buffer_size, schedule):
+    """Returns what the contents of an epoch depend on, besides the examples."""
+    kind = None if schedule is None else {type(schedule).__name__: schedule.get_config()}
+    return {
+        "seed": seed,
+        "steps": steps,
+        "rows": rows,
+        "sizes": sizes,
+        "buffer_size": int(buffer_size),
+        "schedule": kind,
+    }
 
 
-def _size(name, dataset, steps):
+def _check_helpers(schedule, position):
+    if schedule is not None and not isinstance(schedule, Schedule):
+        raise ValueError(
+            "`schedule` must be a `kmm.data.schedules.Schedule` or None. "
+            f"Received: schedule={schedule!r}"
+        )
+    if position is not None and not isinstance(position, Position):
+        raise ValueError(
+            f"`position` must be a `kmm.data.Position` or None. Received: position={position!r}"
+        )
+
+
+def _size(name, dataset, steps, schedule):
+    """Returns the number of examples, or None where nothing depends on it."""
     size = int(dataset.cardinality())
-    if size == tf.data.INFINITE_CARDINALITY and steps is None:
+    by_size = schedule is not None and schedule.needs_sizes
+    if size == tf.data.INFINITE_CARDINALITY and (steps is None or by_size):
+        if steps is not None:
+            raise ValueError(
+                f"`schedule` needs the size of `datasets['{name}']`, which is infinite. "
+                f"Received: schedule={type(schedule).__name__}"
+            )
         raise ValueError(
             f"`steps` must be given, for `datasets['{name}']` is infinite. Received: steps=None"
         )
-    if size == tf.data.UNKNOWN_CARDINALITY and steps is None:
+    if size == tf.data.UNKNOWN_CARDINALITY and (steps is None or by_size):
         size = int(dataset.reduce(0, lambda count, _: count + 1))
     return size if size >= 0 else None
+
+
+def _steps(steps, sizes, rows, schedule):
+    """Returns the steps of an epoch: those that are given, or those that one pass takes."""
+    if steps is None:
+        passes = [math.ceil(size / rows[name]) for name, size in sizes.items()]
+        return max(passes) if schedule is None else sum(passes)
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"`steps` must be a positive integer. Received: steps={steps}")
+    return steps

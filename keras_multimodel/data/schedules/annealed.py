@@ -1,0 +1,50 @@
+"""From every example towards every task equally often, as training goes on."""
+
+from collections.abc import Mapping
+
+from keras_multimodel.data.schedules.schedule import Schedule
+
+
+class Annealed(Schedule):
+    """Trains a task in proportion to `size ** exponent`; the exponent moves with the steps.
+
+    By default it falls linearly from 1, in proportion to size, to 0.2, nearly uniform: the large
+    tasks shape the model first, and in the end no task is forgotten.
+
+    Args:
+        steps: number of steps until the last exponent is reached; it stays from then on.
+        first_exponent: exponent of the first step.
+        last_exponent: exponent of step `steps`.
+
+    Raises:
+        ValueError: `steps` is not a positive integer, or an exponent is outside [0, 1].
+
+    Reference:
+        Stickland and Murray 2019, arXiv 1902.02671, section 4.1, annealed sampling:
+        `exponent = 1 - 0.8 * (epoch - 1) / (epochs - 1)`.
+    """
+
+    def __init__(self, steps: int, first_exponent: float = 1.0, last_exponent: float = 0.2):
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"`steps` must be a positive integer. Received: steps={steps}")
+        exponents = {"first_exponent": first_exponent, "last_exponent": last_exponent}
+        for name, exponent in exponents.items():
+            if not 0 <= exponent <= 1:
+                raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={exponent}")
+        self.steps = steps
+        self.first_exponent = first_exponent
+        self.last_exponent = last_exponent
+
+    def shares(self, sizes: Mapping[str, int], step: int = 0) -> dict[str, float]:
+        part = min(step / self.steps, 1.0)
+        exponent = self.first_exponent + part * (self.last_exponent - self.first_exponent)
+        weights = {name: float(size) ** exponent for name, size in sizes.items()}
+        total = sum(weights.values())
+        return {name: weight / total for name, weight in weights.items()}
+
+    def get_config(self) -> dict:
+        return {
+            "steps": self.steps,
+            "first_exponent": self.first_exponent,
+            "last_exponent": self.last_exponent,
+        }
