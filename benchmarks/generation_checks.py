@@ -1,10 +1,11 @@
 """What generation promises, on a trained model and held-out inputs.
 
-Usage: python benchmarks/generation_checks.py [--model runs/eight_tasks/model.keras] [--inputs 200].
-Prints one line of JSON a task:
+Usage: python benchmarks/generation_checks.py [--model runs/eight_tasks/model.keras] [--inputs 200]
+[--alone 40] [--tasks ...]. Prints one line of JSON a task:
 
 - `cached_differ`: inputs for which greedy search with caches writes other ids than without;
-- `alone_differ`: per sampler, inputs that get other ids alone than in a batch;
+- `alone_differ`: per sampler, those of the first `--alone` inputs that get other ids alone than in
+  a batch;
 - for trees, per way of writing: `ill_formed`, those that nltk does not read as a tree over exactly
   the words of the sentence.
 
@@ -42,7 +43,7 @@ def held_out(name, count):
 
 
 def cropped(sentence, turn):
-    """Returns a sentence without its last `turn` words, or its first word."""
+    """Returns a sentence without its last `turn` words, its first word if no other is left."""
     words = sentence.decode().split()
     return " ".join(words[: max(1, len(words) - turn)])
 
@@ -77,17 +78,17 @@ def one_by_one(model, name, inputs, sampler, **arguments):
     return kmm.decoding.Generation([part[0] for part in parts], ended)
 
 
-def check(model, name, count):
+def check(model, name, count, count_alone):
     """Returns the measures of a task."""
     start = time.time()
     inputs = held_out(name, count)
     cached = model.generate(name, inputs)
     recomputed = model.generate(name, inputs, use_cache=False)
-    seeds = list(range(count))
+    few = inputs[:count_alone]
     alone = {
         sampler: rows_that_differ(
-            model.generate(name, inputs, sampler, seed=seeds),
-            one_by_one(model, name, inputs, sampler),
+            model.generate(name, few, sampler, seed=list(range(count_alone))),
+            one_by_one(model, name, few, sampler),
         )
         for sampler in SAMPLERS
     }
@@ -98,6 +99,7 @@ def check(model, name, count):
         "different_outputs": len({tuple(x) for x in cached}),
         "cut_off": cached.ended.count(False),
         "cached_differ": rows_that_differ(cached, recomputed),
+        "alone": count_alone,
         "alone_differ": alone,
         "seconds": round(time.time() - start),
     }
@@ -128,7 +130,7 @@ def check_trees(model):
     return {"task": "parse", "sentences": len(sentences), "ill_formed": result}
 
 
-def main(path, count, names):
+def main(path, count, count_alone, names):
     model = keras.saving.load_model(path, compile=False)
     if "parse" in names:
         print(json.dumps(check_trees(model)), flush=True)
@@ -136,14 +138,15 @@ def main(path, count, names):
         if task.autoregressive:
             task.targets.preprocessor.decode = lambda ids, raw: ids[ids != 0]
     for name in names:
-        print(json.dumps(check(model, name, count)), flush=True)
+        print(json.dumps(check(model, name, count, count_alone)), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="runs/eight_tasks/model.keras")
     parser.add_argument("--inputs", type=int, default=200)
+    parser.add_argument("--alone", type=int, default=40)
     tasks = ["emoji", "speech", "parse", "en_de", "de_en", "en_fr", "fr_en"]
     parser.add_argument("--tasks", nargs="+", default=tasks)
     arguments = parser.parse_args()
-    main(arguments.model, arguments.inputs, arguments.tasks)
+    main(arguments.model, arguments.inputs, arguments.alone, arguments.tasks)

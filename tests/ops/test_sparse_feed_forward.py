@@ -66,7 +66,7 @@ def test_all_experts_for_every_token_match_numpy(routing, activation):
 def test_an_infinite_output_that_nobody_chose_counts_for_nothing():
     x, kernels = np.ones((1, 2), "float32"), np.ones((2, 2, 2), "float32")
     kernels[1] = np.inf
-    arguments = (ops.convert_to_tensor(np.array(a)) for a in ([[0]], [[0.5]]))
+    arguments = [ops.zeros((1, 1), "int32"), ops.full((1, 1), 0.5)]
     tensors = [ops.convert_to_tensor(kernels)] * 2
     y = all_experts_feed_forward(ops.convert_to_tensor(x), *arguments, tensors, ops.relu)
     np.testing.assert_allclose(ops.convert_to_numpy(y), [[2.0, 2.0]])
