@@ -26,6 +26,8 @@ def compiled(function, variables: list):
             # Read once, before any loop.
             return function([(v, ops.convert_to_tensor(v)) for v in variables], *args)
 
+        # It counts the traces of all functions made here as if they were one's.
+        run._omit_frequent_tracing_warning = True
         return run
     if backend == "jax":
         import jax

@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 import json
 import numpy as np
-from tests.decoding.writers import build_ids
+from tests.decoding.writers import INPUTS, build, build_ids
 model = build_ids()
 inputs = [np.array([3, 4, 5, 1]), np.array([7, 1]), np.array([6, 2, 6, 2, 1])]
 results = {}
@@ -20,6 +20,10 @@ for sampler, use_cache in (("greedy", True), ("greedy", False), ("beam", True), 
 results["stream"] = [[None if x is None else x.tolist() for x in step]
                      for step in model.generate("copy", inputs, stream=True)]
 results["score"] = model.score("copy", inputs, inputs).round(3).tolist()
+model = build()
+for task, inputs in INPUTS.items():
+    results[task] = [str(x) for x in model.generate(task, inputs)]
+results["tree beams"] = list(model.generate("parse", INPUTS["parse"], "beam"))
 print(json.dumps(results))
 """
 
