@@ -66,6 +66,18 @@ def make_tasks():
     ]
 
 
+def make_model(tasks):
+    """Builds the model, not compiled."""
+    # Tasks of similar length pass the body as one batch: a step is traced and run once for them.
+    texts = ["speech", "parse", *TRANSLATION]
+    return kmm.MultiModel.from_variant(
+        "tiny",
+        tasks,
+        encoder_stacks=[["digits", "emoji"], texts],
+        decoder_stacks=[["emoji", *texts]],
+    )
+
+
 def baseline(task, train, held_out):
     """Scores the guess that knows how often each target occurs, and nothing of the input."""
     net = task.targets
@@ -144,14 +156,7 @@ def main(steps, folder):
     train = kmm.data.mix(data["train"], shares=SHARES, seed=1).repeat()
     held_out = kmm.data.mix(data["validation"], shares=SHARES, shuffle=False, steps=8)
 
-    # Tasks of similar length pass the body as one batch: a step is traced and run once for them.
-    texts = ["speech", "parse", *TRANSLATION]
-    model = kmm.MultiModel.from_variant(
-        "tiny",
-        tasks,
-        encoder_stacks=[["digits", "emoji"], texts],
-        decoder_stacks=[["emoji", *texts]],
-    )
+    model = make_model(tasks)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps, warmup_target=2e-3, warmup_steps=min(100, steps // 2), alpha=0.02
     )

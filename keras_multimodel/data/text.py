@@ -55,11 +55,7 @@ class TextPreprocessor(Preprocessor):
     """Whether the output of the first ids is how the output of all begins."""
 
     def __init__(self, proto: bytes | str | Path, max_length: int | None = None):
-        if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
-            raise ValueError(
-                "`max_length` must be a positive integer or None. "
-                f"Received: max_length={max_length}"
-            )
+        check_max_length(max_length)
         self.max_length = max_length
         self.proto = _read_proto(proto)
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
@@ -92,13 +88,7 @@ class TextPreprocessor(Preprocessor):
 
     def decode(self, prediction, inputs=None) -> str:
         """Returns the text of ids up to the first end; padding is skipped."""
-        ids = until_end(prediction)
-        if len(ids) and not 0 <= ids.min() <= ids.max() < self.vocabulary_size:
-            raise ValueError(
-                f"`prediction` must hold ids from 0 to {self.vocabulary_size - 1}. "
-                f"Received: prediction={ids.tolist()}"
-            )
-        return self._pieces.decode(ids.tolist())
+        return self._pieces.decode(until_end(prediction, self.vocabulary_size).tolist())
 
     def get_config(self) -> dict:
         proto = base64.b64encode(self.proto).decode("ascii")
@@ -143,7 +133,7 @@ def train_text_preprocessor(
             "`vocabulary_size` must be an integer of at least 4. "
             f"Received: vocabulary_size={vocabulary_size}"
         )
-    texts = _sentences(sentences)
+    texts = read_sentences(sentences)
     buffer = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -177,8 +167,27 @@ def as_string(raw) -> tf.Tensor:
     return tf.convert_to_tensor(raw, tf.string)
 
 
-def until_end(prediction) -> np.ndarray:
-    """Returns the ids before the first end, without padding."""
+def check_max_length(max_length: int | None) -> None:
+    """Raises a ValueError unless `max_length` is a positive integer or None."""
+    if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
+        raise ValueError(
+            f"`max_length` must be a positive integer or None. Received: max_length={max_length}"
+        )
+
+
+def until_end(prediction, vocabulary_size: int) -> np.ndarray:
+    """Returns the ids before the first end, without padding.
+
+    Args:
+        prediction: ids `(length,)`.
+        vocabulary_size: the number of ids.
+
+    Returns:
+        int64 ids.
+
+    Raises:
+        ValueError: `prediction` is no sequence of ids, or has one outside the vocabulary.
+    """
     ids = np.asarray(prediction)
     if ids.ndim != 1 or not (np.issubdtype(ids.dtype, np.integer) or ids.size == 0):
         raise ValueError(
@@ -188,7 +197,41 @@ def until_end(prediction) -> np.ndarray:
     ids = ids.astype("int64")
     ends = np.flatnonzero(ids == END_ID)
     ids = ids[: ends[0]] if len(ends) else ids
-    return ids[ids != PADDING_ID]
+    ids = ids[ids != PADDING_ID]
+    if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary_size:
+        raise ValueError(
+            f"`prediction` must hold ids from 0 to {vocabulary_size - 1}. "
+            f"Received: prediction={ids.tolist()}"
+        )
+    return ids
+
+
+def read_sentences(sentences) -> list[str]:
+    """Returns those strings that are not blank.
+
+    Args:
+        sentences: strings or bytes, or a `tf.data.Dataset` of strings.
+
+    Returns:
+        At least one string.
+
+    Raises:
+        ValueError: there is none, or something else is among them.
+    """
+    if isinstance(sentences, str | bytes):
+        raise ValueError(
+            f"`sentences` must be several strings, not one. Received: sentences={sentences[:40]!r}"
+        )
+    if isinstance(sentences, tf.data.Dataset):
+        sentences = sentences.as_numpy_iterator()
+    texts = [text.decode("utf-8") if isinstance(text, bytes) else text for text in sentences]
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"`sentences` must hold strings. Received: {text!r}")
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise ValueError("`sentences` must hold at least one sentence. Received: none")
+    return texts
 
 
 def _read_proto(proto: bytes | str | Path) -> bytes:
@@ -211,23 +254,6 @@ def _read_proto(proto: bytes | str | Path) -> bytes:
         "`proto` must be a SentencePiece model: its bytes, the path of its file, or base64. "
         f"Received: proto={proto[:40] if isinstance(proto, bytes | str) else proto!r}"
     )
-
-
-def _sentences(sentences) -> list[str]:
-    if isinstance(sentences, str | bytes):
-        raise ValueError(
-            f"`sentences` must be several strings, not one. Received: sentences={sentences[:40]!r}"
-        )
-    if isinstance(sentences, tf.data.Dataset):
-        sentences = sentences.as_numpy_iterator()
-    texts = [text.decode("utf-8") if isinstance(text, bytes) else text for text in sentences]
-    for text in texts:
-        if not isinstance(text, str):
-            raise ValueError(f"`sentences` must hold strings. Received: {text!r}")
-    texts = [text for text in texts if text.strip()]
-    if not texts:
-        raise ValueError("`sentences` must hold at least one sentence. Received: none")
-    return texts
 
 
 def _explain(error: str, vocabulary_size: int) -> str:

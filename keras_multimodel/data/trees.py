@@ -14,7 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_multimodel.data.preprocessor import Preprocessor
-from keras_multimodel.data.text import END_ID, UNKNOWN_ID, as_string, until_end
+from keras_multimodel.data.text import (
+    END_ID,
+    UNKNOWN_ID,
+    as_string,
+    check_max_length,
+    until_end,
+)
 from keras_multimodel.decoding.tree_constraint import TreeConstraint
 
 MISSING_TAG = "XX"
@@ -192,11 +198,7 @@ class TreePreprocessor(Preprocessor):
                 "`symbols` must hold at least one symbol, and none twice. "
                 f"Received: symbols={symbols}"
             )
-        if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
-            raise ValueError(
-                "`max_length` must be a positive integer or None. "
-                f"Received: max_length={max_length}"
-            )
+        check_max_length(max_length)
         self.symbols = symbols
         self.max_length = max_length
         self._ids = {symbol: index for index, symbol in enumerate(symbols, start=_SPECIAL)}
@@ -224,12 +226,7 @@ class TreePreprocessor(Preprocessor):
             raise ValueError(
                 "`inputs` must be the sentence whose tree is decoded. Received: inputs=None"
             )
-        ids = until_end(prediction)
-        if len(ids) and not 0 <= ids.min() <= ids.max() < self.vocabulary_size:
-            raise ValueError(
-                f"`prediction` must hold ids from 0 to {self.vocabulary_size - 1}. "
-                f"Received: prediction={ids.tolist()}"
-            )
+        ids = until_end(prediction, self.vocabulary_size)
         words = _words(inputs)
         symbols = [self.symbols[index - _SPECIAL] for index in ids if index != UNKNOWN_ID]
         return delinearize(repair(symbols, words), words)

@@ -14,8 +14,11 @@ TREE = "(S (NP (DT The) (NN file)) (VP (VBZ opens)) (. .))"
 SYMBOLS = "(S (NP DT NN )NP (VP VBZ )VP . )S".split()
 WORDS = "The file opens .".split()
 
-labels = st.sampled_from(["S", "NP", "VP", "NP-SBJ", "WH|X", "PRP$"])
-tags = st.sampled_from(["NN", ",", ".", "``", "-LRB-", "$", "#", ":"])
+names = st.text(
+    st.characters(categories=("L", "N", "P", "S"), exclude_characters="()"), min_size=1, max_size=4
+)
+labels = st.sampled_from(["", "S", "NP", "VP", "NP-SBJ", "WH|X", "PRP$", "S=2"]) | names
+tags = st.sampled_from(["NN", "S", ",", ".", "``", "-LRB-", "-NONE-", "$", "#", ":"]) | names
 words = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=6).filter(
     lambda word: word == "".join(word.split())
 )
@@ -65,11 +68,14 @@ def test_random_trees_survive(tree):
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_every_shipped_tree_survives(split):
-    for example in datasets.load("parse", split).as_numpy_iterator():
+    examples = list(datasets.load("parse", split).as_numpy_iterator())
+    preprocessor = data.train_tree_preprocessor(example["targets"] for example in examples)
+    for example in examples:
         tree, sentence = example["targets"].decode(), example["inputs"].decode()
         symbols = data.linearize(tree)
         assert symbols == reference_symbols(nltk.Tree.fromstring(tree))
         assert data.delinearize(symbols, sentence.split()) == tree
+        assert preprocessor.decode(preprocessor(tree), sentence) == tree
 
 
 @settings(max_examples=300, deadline=None)
