@@ -72,7 +72,8 @@ class MoELayer(keras.layers.Layer):
             `activation="silu"`.
         shared_expert_dim: width of one more expert that every token takes; None for none.
         capacity_factor: in training an expert takes at most `capacity_factor` times its fair share
-            of the choices on its replica, and drops the rest; None for no limit.
+            of the choices on its replica, and drops the rest; None for no limit. Not where experts
+            choose tokens.
         causal: whether the layer must not look at later positions. The builder sets it in decoders.
         count_tokens: whether to count the experts' tokens, in two non-trainable weights, and to
             show the metrics above.
@@ -259,7 +260,7 @@ class MoELayer(keras.layers.Layer):
 
     def _limit_capacity(self, routing, weights):
         """Empties the places that are beyond the capacity of their expert."""
-        if self.capacity_factor is None or self.router.experts_choose:
+        if self.capacity_factor is None:
             return routing
         choices = ops.sum(weights) * self.top_k
         capacity = ops.ceil(choices * (self.capacity_factor / self.num_experts))
@@ -337,6 +338,12 @@ class MoELayer(keras.layers.Layer):
         )
 
     def _check_router(self):
+        if self.capacity_factor is not None and self.router.experts_choose:
+            raise ValueError(
+                "`capacity_factor` must be None where experts choose tokens: they are balanced. "
+                f"Received: router={self._router_name or self.router.name}, "
+                f"capacity_factor={self.capacity_factor}"
+            )
         if self.causal and not self.router.causal:
             raise ValueError(
                 "`router` must choose for each token alone where `causal` is True: "

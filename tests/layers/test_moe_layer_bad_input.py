@@ -24,6 +24,10 @@ from keras_multimodel.layers.routers import TopKRouter
         ({"router": "switch"}, '`top_k` must be 1 with router="switch". Received: top_k=2'),
         ({"router": TopKRouter(3, 2)}, "router.num_experts=3, num_experts=4"),
         (
+            {"router": "expert_choice", "capacity_factor": 1.5},
+            "`capacity_factor` must be None .*router=expert_choice, capacity_factor=1.5",
+        ),
+        (
             {"router": "expert_choice", "causal": True},
             "ExpertChoiceRouter compares .* later .* Received: router=expert_choice, causal=True",
         ),

@@ -128,6 +128,19 @@ def test_noise_epsilon_is_the_smallest_deviation():
     assert set(array(routing.indices)[0]) == set(np.argsort(-scores[0])[:2])
 
 
+def test_noise_scale_is_in_the_choice_and_in_the_load():
+    """Where softplus is 0, twice the noise of deviation 0.3 is noise of deviation 0.6."""
+    x, noise, routings = np.abs(random(9, 8)) + 0.5, random(9, 6, seed=2), []
+    for scale, epsilon in ((2.0, 0.3), (1.0, 0.6), (1.0, 0.3)):
+        router = make(NoisyTopKRouter, noise_scale=scale, noise_epsilon=epsilon)
+        router.noise_kernel.assign(np.full((8, 6), -100.0))
+        routings.append(router(x, training=True, noise=noise))
+    one, two, other = [(dense_gates(r, 6), array(r.loss)) for r in routings]
+    np.testing.assert_allclose(one[0], two[0], atol=1e-5)
+    np.testing.assert_allclose(one[1], two[1], rtol=1e-5)
+    assert np.abs(one[0] - other[0]).max() > 1e-3 and abs(one[1] - other[1]) > 1e-3
+
+
 def test_top_k_of_all_experts_has_a_loss():
     routing = make(NoisyTopKRouter, num_experts=3, top_k=3)(random(4, 8), training=True)
     assert np.isfinite(array(routing.loss))

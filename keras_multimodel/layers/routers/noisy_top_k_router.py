@@ -19,8 +19,8 @@ class NoisyTopKRouter(Router):
         num_experts: number of experts, E.
         top_k: number of experts that each token takes, K. With 1 every gate is 1, and the gate
             learns from the loss alone: rather take `SwitchRouter`.
-        noise_scale: factor of the drawn noise; with 0.0 training is deterministic, and `load` is
-            still the smooth one. Then start from another `kernel_initializer` than zeros.
+        noise_scale: factor of the noise; with 0.0 training is deterministic, and the load still as
+            smooth as with 1.0. Then start from another `kernel_initializer` than zeros.
         noise_epsilon: smallest standard deviation of the noise.
         seed: seed of the noise.
         kernel_initializer: initializer of the gate's weights; the noise's start at zero.
@@ -78,6 +78,7 @@ class NoisyTopKRouter(Router):
         scores = logits
         if training:
             deviation = ops.softplus(ops.matmul(tokens, self.noise_kernel)) + self.noise_epsilon
+            deviation = deviation * (self.noise_scale or 1.0)
             scores = self._add_noise(logits, deviation, noise)
         values, experts = self.choose(scores, min(self.top_k + 1, self.num_experts))
         gates = softmax(values[:, : self.top_k]) * mask[:, None]
@@ -96,11 +97,10 @@ class NoisyTopKRouter(Router):
         }
 
     def _add_noise(self, logits, deviation, noise):
+        if self.noise_scale == 0:
+            return logits
         if noise is None:
-            if self.noise_scale == 0:
-                return logits
             noise = keras.random.normal(ops.shape(logits), seed=self.seed_generator)
-            noise = noise * self.noise_scale
         return logits + noise * deviation
 
     def _probability_in_top_k(self, logits, scores, deviation, values):
