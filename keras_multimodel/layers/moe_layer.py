@@ -11,14 +11,8 @@ from keras_multimodel.layers import expert_statistics
 from keras_multimodel.layers.balance_losses import router_z_loss
 from keras_multimodel.layers.feed_forward import check_block_input, clone_initializer
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.layers.routers import (
-    BiasBalancedRouter,
-    ExpertChoiceRouter,
-    NoisyTopKRouter,
-    Router,
-    SwitchRouter,
-    TopKRouter,
-)
+from keras_multimodel.layers.routers import Router
+from keras_multimodel.layers.routers.make_router import make_router
 from keras_multimodel.layers.routers.router import check_not_negative, check_positive_int
 from keras_multimodel.ops.capacity import within_capacity
 from keras_multimodel.ops.distribution import replica_sum
@@ -31,13 +25,6 @@ from keras_multimodel.ops.sparse_feed_forward import (
 )
 
 _FEW_TOKENS = 32  # up to which reading the kernels takes longer than multiplying
-ROUTERS = {
-    "bias_balanced": BiasBalancedRouter,
-    "expert_choice": ExpertChoiceRouter,
-    "noisy_top_k": NoisyTopKRouter,
-    "switch": SwitchRouter,
-    "top_k": TopKRouter,
-}
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -135,7 +122,7 @@ class MoELayer(keras.layers.Layer):
         self.num_experts = num_experts
         self.intermediate_dim = intermediate_dim
         self._router_name = router if isinstance(router, str) else None
-        self.router = _make_router(router, num_experts, top_k)
+        self.router = make_router(router, num_experts, top_k)
         self.top_k = self.router.top_k
         self.activation = keras.activations.get(activation)
         self.balance_loss_weight = balance_loss_weight
@@ -366,25 +353,6 @@ class MoELayer(keras.layers.Layer):
                 "`mask` must have the shape of `inputs` without its last axis. Received: "
                 f"mask.shape={shape}, inputs.shape={tuple(inputs.shape)}"
             )
-
-
-def _make_router(router, num_experts, top_k):
-    """Returns the router of that name, or `router` itself if it fits the layer."""
-    if isinstance(router, Router):
-        if router.num_experts != num_experts:
-            raise ValueError(
-                "`router` must have as many experts as the layer. Received: "
-                f"router.num_experts={router.num_experts}, num_experts={num_experts}"
-            )
-        return router
-    if not isinstance(router, str) or router not in ROUTERS:
-        names = ", ".join(f'"{name}"' for name in ROUTERS)
-        raise ValueError(f"`router` must be {names} or a Router. Received: router={router}")
-    if router != "switch":
-        return ROUTERS[router](num_experts, top_k, name="router")
-    if top_k != 1:
-        raise ValueError(f'`top_k` must be 1 with router="switch". Received: top_k={top_k}')
-    return SwitchRouter(num_experts, name="router")
 
 
 def _per_expert(initializer, num_experts):

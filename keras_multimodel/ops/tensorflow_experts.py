@@ -1,11 +1,12 @@
 """The sparse experts on TensorFlow without XLA: groups of variable size, a few operations per
 expert.
 
-Axis legend: R rows (tokens x chosen), D hidden, H intermediate, E experts, K chosen.
+Axis legend: T tokens, R rows (T x K), D hidden, H intermediate, E experts, K chosen.
 """
 
 import math
 
+import keras
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
@@ -30,28 +31,26 @@ def sparse_feed_forward(x, experts, gates, kernels, activation):
     def split(values):
         return tf.split(values, sizes, num=num_experts)
 
-    def combine(values, weights):
-        """Sums each token's rows, which lie sorted by expert; empty places count as zeros."""
+    def by_token(values):
+        """Puts rows, which lie sorted by expert, at `(T, K, D)`; empty places are zeros."""
         empty = tf.zeros([tf.size(rows[-1]), values[0].shape[1]], values[0].dtype)
         values = tf.dynamic_stitch(rows, [*values, empty])
-        values = tf.reshape(values, [-1, top_k, values.shape[1]])
-        return tf.matmul(weights[:, None], values)[:, 0], values
+        return tf.reshape(values, [-1, top_k, values.shape[1]])
 
     @tf.custom_gradient
     def run(x, gates, *kernels):
         x_rows = tf.gather(x, order // top_k)
         chain = _Chain(kernels, activation, split)
-        outputs, rows_out = combine(chain.forward(split(x_rows)), gates)
+        chosen = by_token(chain.forward(split(x_rows)))
 
         def gradient(upstream):
             d_rows = tf.gather(upstream, order // top_k)
             d_rows *= tf.gather(tf.reshape(gates, [-1, 1]), order)
             d_inputs, d_kernels = chain.backward(split(x_rows), split(d_rows))
-            d_x, _ = combine(d_inputs, tf.ones_like(gates))
-            d_gates = tf.matmul(rows_out, upstream[..., None])[..., 0]
-            return d_x, d_gates, *d_kernels
+            d_gates = tf.matmul(chosen, upstream[..., None])[..., 0]
+            return tf.reduce_sum(by_token(d_inputs), 1), d_gates, *d_kernels
 
-        return outputs, gradient
+        return tf.matmul(gates[:, None], chosen)[:, 0], gradient
 
     return run(x, gates, *[tf.convert_to_tensor(kernel) for kernel in kernels])
 
@@ -63,7 +62,7 @@ class _Chain:
         self.parts = [tf.unstack(kernel) for kernel in kernels]
         self.activation = activation
         self.split = split
-        self.is_relu = len(kernels) == 2 and getattr(activation, "__name__", "") == "relu"
+        self.is_relu = len(kernels) == 2 and activation in (keras.activations.relu, tf.nn.relu)
         self.before = self.hidden = None
 
     def forward(self, inputs):

@@ -72,6 +72,23 @@ def test_an_infinite_output_that_nobody_chose_counts_for_nothing():
     np.testing.assert_allclose(ops.convert_to_numpy(y), [[2.0, 2.0]])
 
 
+def test_an_activation_is_known_by_what_it_is_and_not_by_its_name():
+    def relu(x):
+        return ops.minimum(ops.maximum(x, 0.0), 0.5)
+
+    x, gates, _, kernels, experts = expert_cases.arrays("mixed", "relu")
+    tensors = [ops.convert_to_tensor(a) for a in (x, experts, gates)]
+    kernels = [ops.convert_to_tensor(kernel) for kernel in kernels]
+    y = ops.convert_to_numpy(sparse_feed_forward(*tensors, kernels, relu))
+    kernels = [ops.convert_to_numpy(kernel) for kernel in kernels]
+    expected = np.zeros_like(x)
+    for t, k in np.ndindex(*experts.shape):
+        e = experts[t, k]
+        hidden = np.clip(x[t] @ kernels[0][e], 0.0, 0.5)
+        expected[t] += gates[t, k] * (hidden @ kernels[1][e])
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+
+
 def differences(routing, gates_index, step=1e-2):
     """The gradient to one gate by central differences: the output is linear in the gates."""
     x, gates, upstream, kernels, experts = expert_cases.arrays(routing, "relu")
