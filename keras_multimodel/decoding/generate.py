@@ -17,7 +17,7 @@ from keras_multimodel.decoding.streaming import Pieces, Stream
 from keras_multimodel.ops.compiled import compiled
 
 _AT_ONCE = 64  # most inputs of one batch
-_MOST_PROGRAMS = 64  # that are kept
+_MOST_PROGRAMS = 32  # that are kept, some 40 MB each
 
 
 class Request(NamedTuple):
@@ -138,8 +138,8 @@ class TaskGenerator:
             return preprocessor.decode(prediction, raw)
         return prediction if self.write is None else prediction[prediction != PADDING]
 
-    def program(self, key, function):
-        """Returns the compiled `function(values, ...)` of a bucket.
+    def program(self, key, function, in_order=False):
+        """Returns the compiled `function(values, ...)` of a bucket; see `ops.compiled`.
 
         A program holds the objects whose `id` is part of its key, and leaves with the key.
         """
@@ -149,7 +149,8 @@ class TaskGenerator:
             return function(*args)
 
         with self._lock:
-            program = self._programs.pop(key, None) or compiled(counted, self._variables)
+            program = self._programs.pop(key, None)
+            program = program or compiled(counted, self._variables, in_order)
             self._programs[key] = program
             if len(self._programs) > _MOST_PROGRAMS:
                 del self._programs[next(iter(self._programs))]
@@ -220,7 +221,7 @@ class _Run:
         key = (type(search).__name__, search.rows_per_input, cached, raw.shape, size)
         start = generator.program(("start", *key), self._start(search, size))
         key = (*key, search.chooser.key, id(constraint))
-        self._advance = generator.program(("advance", *key), search.advance)
+        self._advance = generator.program(("advance", *key), search.advance, cached)
         self.state = start(raw, filled, state)
         self.state["sampler"] = [ops.convert_to_tensor(v.value) for v in search.chooser.variables]
         self.draws = ()

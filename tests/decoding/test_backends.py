@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 import json
 import numpy as np
-from tests.decoding.writers import INPUTS, build, build_ids
+from tests.decoding.writers import INPUTS, NO_END, build, build_ids
 model = build_ids()
 inputs = [np.array([3, 4, 5, 1]), np.array([7, 1]), np.array([6, 2, 6, 2, 1])]
 results = {}
@@ -20,6 +20,9 @@ for sampler, use_cache in (("greedy", True), ("greedy", False), ("beam", True), 
 results["stream"] = [[None if x is None else x.tolist() for x in step]
                      for step in model.generate("copy", inputs, stream=True)]
 results["score"] = model.score("copy", inputs, inputs).round(3).tolist()
+outputs = [model.generate("copy", inputs, max_length=70, use_cache=c, constraint=NO_END)
+           for c in (True, False)]
+results["long True"], results["long False"] = [[x.tolist() for x in part] for part in outputs]
 model = build()
 for task, inputs in INPUTS.items():
     results[task] = [str(x) for x in model.generate(task, inputs)]
@@ -48,3 +51,4 @@ def test_backends_agree(backend, on_tensorflow):
     assert len({str(output) for output in found["greedy True"]}) == 3
     assert found == on_tensorflow
     assert found["greedy True"] == found["greedy False"]
+    assert found["long True"] == found["long False"]

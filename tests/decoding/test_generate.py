@@ -3,10 +3,10 @@ import pytest
 from keras import ops
 
 from keras_multimodel.data import train_text_preprocessor
-from keras_multimodel.decoding import BeamSearch, Constraint
+from keras_multimodel.decoding import BeamSearch
 from keras_multimodel.decoding.inputs import Encoder
 from keras_multimodel.layers import TextModality
-from tests.decoding.writers import INPUTS, SENTENCES, build, build_ids
+from tests.decoding.writers import INPUTS, NO_END, SENTENCES, NoEnd, build, build_ids
 
 WRITERS = ("text", "parse", "caption", "speech")
 
@@ -76,17 +76,7 @@ def test_one_trace_for_each_bucket(ids_model):
 def test_max_length_without_an_end_is_marked(ids_model):
     inputs = [np.array([3, 4, 5]), np.array([7, 1])]
 
-    class NoEnd(Constraint):
-        def initial_state(self, inputs):
-            return ()
-
-        def allowed(self, state, remaining):
-            return ops.arange(9)[None] != 1
-
-        def advance(self, state, ids):
-            return state
-
-    outputs = ids_model.generate("copy", inputs, max_length=4, constraint=NoEnd())
+    outputs = ids_model.generate("copy", inputs, max_length=4, constraint=NO_END)
     assert outputs.ended == [False, False] and [len(x) for x in outputs] == [4, 4]
 
     class OnlyEnd(NoEnd):

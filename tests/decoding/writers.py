@@ -66,6 +66,22 @@ def build_ids(vocabulary_size=9, max_target_length=6, text=kmm.layers.TextModali
     return build([task], seed=2, **arguments)
 
 
+class NoEnd(kmm.decoding.Constraint):
+    """Allows all ids of `build_ids` but the end."""
+
+    def initial_state(self, inputs):
+        return ()
+
+    def allowed(self, state, remaining):
+        return ops.arange(9)[None] != 1
+
+    def advance(self, state, ids):
+        return state
+
+
+NO_END = NoEnd()
+
+
 class Table:
     """Stands for a model whose logits are given for every beginning of an output.
 
