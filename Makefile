@@ -17,7 +17,7 @@ demo: $(INSTALLED)
 	$(PY) examples/eight_tasks.py
 
 test: $(INSTALLED)
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 notebooks: $(INSTALLED)
 	$(PY) -m pytest --nbmake --overwrite --nbmake-timeout=600 notebooks

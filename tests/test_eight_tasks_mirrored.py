@@ -1,0 +1,80 @@
+"""The fit of the eight tasks on two replicas has the losses of one device."""
+
+import importlib.util
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+import keras_multimodel as kmm
+from keras_multimodel.layers.routers import NoisyTopKRouter
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's"
+)
+STEPS = 20
+EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "eight_tasks.py"
+
+
+@pytest.fixture(scope="module")
+def example():
+    """The module `examples/eight_tasks.py`."""
+    spec = importlib.util.spec_from_file_location("eight_tasks", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.HIDDEN_DIM = 32
+    return module
+
+
+def build(example):
+    """Returns the tasks of the example, and a compiled model of them with few blocks."""
+    tasks = example.make_tasks()
+    texts = [task.name for task in tasks if task.name not in ("digits", "emoji")]
+    width = example.HIDDEN_DIM
+    # Gates far apart: of two that are equal but for rounding, a replica may take the other one.
+    far = keras.initializers.RandomNormal(stddev=1.0)
+    router = NoisyTopKRouter(8, 2, kernel_initializer=far, noise_scale=0.0)
+    model = kmm.MultiModel(
+        tasks,
+        width,
+        conv_block=kmm.layers.ConvBlock(width, kernel_sizes=(3, 3), dropout=0.0),
+        moe=kmm.layers.MoELayer(width, 8, 2, router=router),
+        num_encoder_blocks=1,
+        num_mixer_blocks=0,
+        num_decoder_blocks=1,
+        encoder_stacks=[["digits", "emoji"], texts],
+        decoder_stacks=[["emoji", *texts]],
+    )
+    # The warm-up of the example: at a high rate Adam turns the last digit of a gradient into more.
+    rate = keras.optimizers.schedules.PolynomialDecay(0.0, 100, end_learning_rate=2e-3)
+    model.compile(keras.optimizers.Adam(rate, beta_2=0.98, global_clipnorm=2.0))
+    return tasks, model
+
+
+def fit(model, tasks):
+    """Returns the history of 20 epochs of one step each, so that each step's losses are in it."""
+    data = {t.name: kmm.data.encode(kmm.datasets.load(t.name), t) for t in tasks}
+    # Two examples of a task on each replica.
+    shares = dict.fromkeys(data, 4)
+    batches = kmm.data.mix(data, shares=shares, shuffle=False, steps=STEPS)
+    return model.fit(batches, steps_per_epoch=1, epochs=STEPS, verbose=0).history
+
+
+def test_losses_of_eight_tasks_are_those_of_one_device(example, strategy):
+    tasks, model = build(example)
+    with strategy.scope():
+        replicated = build(example)[1]
+    replicated.set_weights(model.get_weights())
+    one, two = fit(model, tasks), fit(replicated, tasks)
+    losses = [name for name in one if name.endswith("loss")]
+    assert len(losses) == 9 and len(one["loss"]) == STEPS
+    for name in losses:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-5, err_msg=name)
+    experts = [
+        np.subtract(h["loss"], np.sum([h[n] for n in losses if n != "loss"], axis=0))
+        for h in (one, two)
+    ]
+    assert np.all(experts[0] > 1e-3)
+    # A difference of sums of about 40, of which 1e-5 is more than all of it.
+    np.testing.assert_allclose(experts[1], experts[0], atol=4e-5)
