@@ -18,13 +18,10 @@ from keras_multimodel.ops.capacity import within_capacity
 from keras_multimodel.ops.distribution import replica_sum
 from keras_multimodel.ops.replica import replica_id
 from keras_multimodel.ops.sparse_feed_forward import (
-    all_experts_feed_forward,
     expert_choice_feed_forward,
     expert_forward,
     sparse_feed_forward,
 )
-
-_FEW_TOKENS = 32  # up to which reading the kernels takes longer than multiplying
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -173,18 +170,6 @@ class MoELayer(keras.layers.Layer):
         outputs = self._experts(tokens, kept)
         return self.norm(ops.add(inputs, ops.reshape(outputs, ops.shape(inputs))))
 
-    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
-        """Returns the empty cache of a sequence read step by step; see `layers.stepping`."""
-        return ()
-
-    def step(self, inputs, cache, index):
-        """Maps position `index`, `(batch, hidden_dim)`, to its output; see `layers.stepping`."""
-        rows = inputs.shape[0]
-        few = rows <= _FEW_TOKENS and rows * self.top_k >= self.num_experts
-        routing = self.router(inputs, training=False)
-        outputs = ops.reshape(self._experts(inputs, routing, few), inputs.shape)
-        return self.norm(inputs + outputs), cache
-
     def compute_output_shape(self, input_shape):
         return input_shape
 
@@ -235,13 +220,12 @@ class MoELayer(keras.layers.Layer):
         for counter in self._counters():
             counter.assign(ops.zeros(counter.shape, counter.dtype))
 
-    def _experts(self, tokens, routing, few=False):
-        kernels = [ops.cast(kernel, tokens.dtype) for kernel in self.expert_kernels]
-        compute = all_experts_feed_forward if few else sparse_feed_forward
-        compute = expert_choice_feed_forward if self.router.experts_choose else compute
+    def _experts(self, tokens, routing):
+        kernels = [ops.convert_to_tensor(kernel) for kernel in self.expert_kernels]
+        compute = expert_choice_feed_forward if self.router.experts_choose else sparse_feed_forward
         outputs = compute(tokens, routing.indices, routing.gates, kernels, self.activation)
         if self.shared_kernels:
-            shared = [ops.cast(kernel, tokens.dtype)[0] for kernel in self.shared_kernels]
+            shared = [ops.convert_to_tensor(kernel)[0] for kernel in self.shared_kernels]
             outputs = outputs + expert_forward(ops.matmul, tokens, shared, self.activation)
         return outputs
 

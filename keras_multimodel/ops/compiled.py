@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 
-def compiled(function, variables: list, in_order: bool = False):
+def compiled(function, variables: list):
     """Returns a compiled `function(values, *args)` as a function of `args`.
 
     Updates of variables are dropped: whatever layers count in between, generation changes no model.
@@ -13,8 +13,6 @@ def compiled(function, variables: list, in_order: bool = False):
         function: takes a list of pairs of a variable and its value, for `keras.StatelessScope`,
             and nested structures of tensors.
         variables: all Keras variables that it reads.
-        in_order: whether it is a long chain of small operations. TensorFlow works these off faster
-            one after the other than by handing them from thread to thread.
 
     Returns:
         A function that traces once for each set of shapes, and on torch runs eagerly.
@@ -30,28 +28,13 @@ def compiled(function, variables: list, in_order: bool = False):
 
         # It counts the traces of all functions made here as if they were one's.
         run._omit_frequent_tracing_warning = True
-        return _in_order(run) if in_order else run
+        return run
     if backend == "jax":
         import jax
 
         jitted = jax.jit(lambda values, *args: function(list(zip(variables, values)), *args))
         return lambda *args: jitted([v.value for v in variables], *args)
     return _without_gradients(function, variables)
-
-
-def _in_order(function):
-    """Returns a TensorFlow function that one thread works off; each operation may use more."""
-    import tensorflow as tf
-    from tensorflow.python.eager import context
-
-    if len(tf.config.list_logical_devices()) > 1:
-        return function  # operations could lie on several devices, which needs more threads
-
-    def run(*args):
-        with context.function_executor_type("SINGLE_THREADED_EXECUTOR"):
-            return function(*args)
-
-    return run
 
 
 def _without_gradients(function, variables):

@@ -44,30 +44,6 @@ def sparse_feed_forward(x, experts, gates, kernels, activation):
     return _sorted_feed_forward(x, experts, gates, kernels, activation)
 
 
-def all_experts_feed_forward(x, experts, gates, kernels, activation):
-    """Returns what `sparse_feed_forward` does, by way of all experts for every token.
-
-    For a few tokens, which choose most of the experts anyway, that costs least: reading the kernels
-    takes longer than multiplying.
-
-    Args:
-        x: `(T, D)`.
-        experts: as in `sparse_feed_forward`.
-        gates: as in `sparse_feed_forward`.
-        kernels: as in `sparse_feed_forward`.
-        activation: an elementwise function.
-
-    Returns:
-        `(T, D)`, the dtype of `x`.
-    """
-    numbers = ops.arange(kernels[0].shape[0], dtype="int32")[:, None, None]
-    chosen = ops.where(experts == numbers, ops.cast(gates, x.dtype), 0.0)
-    weights = ops.sum(chosen, axis=-1, keepdims=True)  # (E, T, 1)
-    outputs = expert_forward(ops.matmul, x[None], kernels, activation)
-    # What nobody chose may be infinite.
-    return ops.sum(ops.where(weights != 0, outputs * weights, 0.0), axis=0)
-
-
 def expert_choice_feed_forward(x, tokens, gates, kernels, activation):
     """Sums for each token the outputs of the experts that chose it, weighted by their gates.
 

@@ -11,7 +11,6 @@ from keras_multimodel.layers import (
     AttentionBlock,
     ConvBlock,
     ConvStep,
-    MoELayer,
     TimingSignal,
 )
 from keras_multimodel.layers.layer_norm import LayerNorm
@@ -121,17 +120,6 @@ def test_timing():
     x = normal(2, 5, WIDTH)
     timing = TimingSignal()
     check(timing, x, timing(x))
-
-
-@pytest.mark.parametrize("batch", [1, 3, 33])
-@pytest.mark.parametrize("arguments", [{}, {"gated": True, "shared_expert_dim": 6}])
-def test_experts(batch, arguments):
-    """Few rows are computed by all experts, one by the chosen ones, many too."""
-    x = normal(batch, 2, WIDTH)
-    experts = MoELayer(WIDTH, num_experts=5, top_k=2, causal=True, **arguments)
-    experts.build(x.shape)
-    set_weights(experts)
-    check(experts, x, experts(x))
 
 
 @pytest.mark.parametrize("attention", [True, False])

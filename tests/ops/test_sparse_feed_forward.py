@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_multimodel.ops.sparse_feed_forward import (
-    all_experts_feed_forward,
     expert_choice_feed_forward,
     sparse_feed_forward,
 )
@@ -50,43 +49,6 @@ def test_matches_numpy(routing, activation):
     x, gates, _, kernels, experts = expert_cases.arrays(routing, activation)
     y = expert_cases.run(routing, activation)[0]
     np.testing.assert_allclose(y, reference(x, experts, gates, kernels, activation), atol=1e-4)
-
-
-@every_routing
-@every_activation
-def test_all_experts_for_every_token_match_numpy(routing, activation):
-    x, gates, _, kernels, experts = expert_cases.arrays(routing, activation)
-    function = keras.activations.get(activation.removeprefix("gated_"))
-    arguments = (ops.convert_to_tensor(a) for a in (x, experts, gates))
-    tensors = [ops.convert_to_tensor(kernel) for kernel in kernels]
-    y = ops.convert_to_numpy(all_experts_feed_forward(*arguments, tensors, function))
-    np.testing.assert_allclose(y, reference(x, experts, gates, kernels, activation), atol=1e-4)
-
-
-def test_an_infinite_output_that_nobody_chose_counts_for_nothing():
-    x, kernels = np.ones((1, 2), "float32"), np.ones((2, 2, 2), "float32")
-    kernels[1] = np.inf
-    arguments = [ops.zeros((1, 1), "int32"), ops.full((1, 1), 0.5)]
-    tensors = [ops.convert_to_tensor(kernels)] * 2
-    y = all_experts_feed_forward(ops.convert_to_tensor(x), *arguments, tensors, ops.relu)
-    np.testing.assert_allclose(ops.convert_to_numpy(y), [[2.0, 2.0]])
-
-
-def test_an_activation_is_known_by_what_it_is_and_not_by_its_name():
-    def relu(x):
-        return ops.minimum(ops.maximum(x, 0.0), 0.5)
-
-    x, gates, _, kernels, experts = expert_cases.arrays("mixed", "relu")
-    tensors = [ops.convert_to_tensor(a) for a in (x, experts, gates)]
-    kernels = [ops.convert_to_tensor(kernel) for kernel in kernels]
-    y = ops.convert_to_numpy(sparse_feed_forward(*tensors, kernels, relu))
-    kernels = [ops.convert_to_numpy(kernel) for kernel in kernels]
-    expected = np.zeros_like(x)
-    for t, k in np.ndindex(*experts.shape):
-        e = experts[t, k]
-        hidden = np.clip(x[t] @ kernels[0][e], 0.0, 0.5)
-        expected[t] += gates[t, k] * (hidden @ kernels[1][e])
-    np.testing.assert_allclose(y, expected, atol=1e-4)
 
 
 def differences(routing, gates_index, step=1e-2):
