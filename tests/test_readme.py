@@ -47,3 +47,17 @@ def test_from_raw_data_to_a_task():
     exec(_small(BLOCKS[2]), names)  # noqa: S102
     (translation,) = names["model"].generate("en_de", ["Save the file."], max_length=4)
     assert isinstance(translation, str)
+
+
+def test_task_weights():
+    text = kmm.layers.TextModality(11, 8)
+    tasks = [kmm.Task(name, inputs=text, targets=text) for name in ("en_de", "de_en")]
+    model = kmm.MultiModel(
+        tasks, 8, kmm.layers.ConvBlock(8, (3, 3)), None, None, num_encoder_blocks=1
+    )
+    ids = np.random.default_rng(0).integers(2, 11, (8, 5)).astype("int32")
+    data = kmm.data.mix({task.name: _examples(ids, ids) for task in tasks}, batch_size=8)
+    names = {"kmm": kmm, "keras": keras, "model": model, "data": data}
+    (code,) = [block for block in BLOCKS if "task_weighting" in block]
+    exec(code, names)  # noqa: S102
+    assert len(names["history"].history["en_de_weight"]) == 2

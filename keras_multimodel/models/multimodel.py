@@ -11,7 +11,7 @@ from keras_multimodel.decoding.generation import Generation
 from keras_multimodel.layers.attention_block import AttentionBlock
 from keras_multimodel.layers.conv_block import ConvBlock
 from keras_multimodel.layers.moe_layer import MoELayer
-from keras_multimodel.models import checks, graph
+from keras_multimodel.models import checks, graph, joint_loss
 from keras_multimodel.models.body import Body
 from keras_multimodel.models.graph import stacks_of
 from keras_multimodel.models.task import Task, unique_modalities
@@ -116,6 +116,7 @@ class MultiModel(keras.Model):
             stacks={"encoder_stacks": encoder_stacks, "decoder_stacks": decoder_stacks},
             generators={},
         )
+        self.task_weighting = None
 
     @classmethod
     def from_variant(cls, variant: str, tasks: Sequence[Task], **overrides) -> "MultiModel":
@@ -165,6 +166,7 @@ class MultiModel(keras.Model):
         loss_weights=None,
         metrics=None,
         weighted_metrics=None,
+        task_weighting=None,
         **kwargs,
     ):
         """Configures training as `keras.Model.compile` does; what a task is not given is its own
@@ -177,38 +179,53 @@ class MultiModel(keras.Model):
             metrics: dict from task names to metrics. With these or `weighted_metrics` given, tasks
                 keep no default ones.
             weighted_metrics: dict from task names to metrics that respect sample weights.
+            task_weighting: template of a method of `keras_multimodel.training` that chooses further
+                factors during training; None for none. `evaluate` reports losses without them.
             **kwargs: as in `keras.Model.compile`.
 
         Raises:
-            ValueError: a dict has a key that is no task.
+            ValueError: a dict has a key that is no task, or `task_weighting` does not fit.
         """
+        loss = joint_loss.per_task(self.tasks, "loss", loss, Task.loss)
+        loss_weights = joint_loss.per_task(
+            self.tasks, "loss_weights", loss_weights, lambda task: task.weight
+        )
         if metrics is None and weighted_metrics is None:
-            weighted_metrics = self._per_task("weighted_metrics", None, Task.metrics)
+            weighted_metrics = {name: task.metrics() for name, task in self.tasks.items()}
+        weighting = joint_loss.make_weighting(self, task_weighting, loss, loss_weights)
+        self._tracker.untrack(self.task_weighting)
+        self.task_weighting = weighting
         super().compile(
             optimizer=optimizer,
-            loss=self._per_task("loss", loss, Task.loss),
-            loss_weights=self._per_task("loss_weights", loss_weights, lambda task: task.weight),
+            loss=loss,
+            loss_weights=loss_weights,
             metrics=metrics,
             weighted_metrics=weighted_metrics,
             **kwargs,
         )
+        self._compile_config.config["task_weighting"] = task_weighting
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def _per_task(self, argument, given, default) -> dict:
-        given = {} if given is None else given
-        unknown = [name for name in given if name not in self._parts.tasks]
-        if not isinstance(given, dict) or unknown:
-            raise ValueError(
-                f"`{argument}` must be a dict with keys among {list(self._parts.tasks)}. "
-                f"Received: {argument}={given!r}"
-            )
-        return {
-            name: given[name] if name in given else default(task)
-            for name, task in self._parts.tasks.items()
-        }
+    def train_step(self, *args):
+        step = super().train_step
+        weighting = self.task_weighting
+        return step(*args) if weighting is None else weighting.train_step(self, step, *args)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if self.task_weighting is not None and training:
+            losses = joint_loss.task_losses(self, y, y_pred, sample_weight)
+            return self.task_weighting.joint_loss(losses) + joint_loss.additional_loss(self)
+        if self.task_weighting is not None:
+            self.task_weighting.show()
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def reset_metrics(self):
+        super().reset_metrics()
+        if self.task_weighting is not None:
+            self.task_weighting.end_epoch()
 
     def __call__(self, inputs, *args, **kwargs):
         if hasattr(self, "_parts"):

@@ -1,10 +1,9 @@
 """What a compiled model needs besides its weights: made at once, before the first step."""
 
-import contextlib
-
 import keras
 from keras import ops
 
+from keras_multimodel.models.joint_loss import strategy_scope
 from keras_multimodel.ops.distribution import num_replicas, replica_sum
 
 
@@ -22,11 +21,11 @@ def make_variables(model: keras.Model) -> None:
 
     def score():
         model._clear_losses()  # those of an earlier call belong to a graph that is gone
-        model.compute_loss(x=None, y=y, y_pred=y_pred)
+        model.compute_loss(x=None, y=y, y_pred=y_pred, training=False)
         model.compute_metrics(x=None, y=y, y_pred=y_pred)
 
     strategy = getattr(model, "distribute_strategy", None)  # of TensorFlow alone
-    with strategy.scope() if strategy else contextlib.nullcontext():
+    with strategy_scope(model):
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         strategy.run(score) if strategy else score()
