@@ -47,6 +47,9 @@ def test_from_raw_data_to_a_task():
     exec(_small(BLOCKS[2]), names)  # noqa: S102
     (translation,) = names["model"].generate("en_de", ["Save the file."], max_length=4)
     assert isinstance(translation, str)
+    (code,) = [block for block in BLOCKS if "kmm.data.report" in block]
+    exec(_small(code), names)  # noqa: S102
+    assert "en_de  targets" in str(names["report"])
 
 
 def test_task_weights():

@@ -1,7 +1,9 @@
 from keras_multimodel.data import schedules as schedules
 from keras_multimodel.data.audio import AudioPreprocessor as AudioPreprocessor
 from keras_multimodel.data.audio import WaveformPreprocessor as WaveformPreprocessor
+from keras_multimodel.data.augment import augment as augment
 from keras_multimodel.data.category import CategoryPreprocessor as CategoryPreprocessor
+from keras_multimodel.data.data_report import DataReport as DataReport
 from keras_multimodel.data.encode import encode as encode
 from keras_multimodel.data.image import ImagePreprocessor as ImagePreprocessor
 from keras_multimodel.data.image_augment import ImageAugment as ImageAugment
@@ -9,6 +11,7 @@ from keras_multimodel.data.mixture import batch as batch
 from keras_multimodel.data.mixture import mix as mix
 from keras_multimodel.data.position import Position as Position
 from keras_multimodel.data.preprocessor import Preprocessor as Preprocessor
+from keras_multimodel.data.report import report as report
 from keras_multimodel.data.spec_augment import SpecAugment as SpecAugment
 from keras_multimodel.data.text import TextPreprocessor as TextPreprocessor
 from keras_multimodel.data.text import train_text_preprocessor as train_text_preprocessor

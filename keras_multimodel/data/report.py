@@ -1,0 +1,161 @@
+"""Reads a data set once and tells what is in it."""
+
+import itertools
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+from tqdm.auto import tqdm
+
+from keras_multimodel.data.checks import check_elements
+from keras_multimodel.data.data_report import DataReport, TaskReport
+
+_PARTS = ("inputs", "targets")
+_QUICK = 2.0  # seconds without a progress bar
+
+
+def report(
+    dataset: tf.data.Dataset | Mapping[str, tf.data.Dataset],
+    max_examples: int | None = None,
+    max_steps: int | None = None,
+    progress: bool = True,
+) -> DataReport:
+    """Reads data and tells how many examples there are, how long, how padded, and how fast.
+
+    An example of rank 1 or 2 (ids, samples, frames) is a sequence along its first axis, and the
+    zeros at its end are padding. Classes and images have a fixed size. The time is that of this
+    one reading, with all that the first pass over a data set costs (filling a cache, shuffling).
+
+    Args:
+        dataset: encoded examples (see `encode`), a dict task -> encoded examples, or steps `(x, y)`
+            as `mix` and `batch` give them.
+        max_examples: ends the reading of a data set with the step that reaches so many examples,
+            of all its tasks together.
+        max_steps: the most elements to read of a data set: examples, or steps of a mixed one.
+        progress: whether to show a progress bar if it takes longer than two seconds.
+
+    Returns:
+        A `DataReport`: `print` it, `plot()` it, read its `rows()` or `tasks`.
+
+    Raises:
+        ValueError: the elements are none of the above, there are none, or a data set is infinite
+            and neither `max_examples` nor `max_steps` is given.
+
+    Example:
+
+    ```python
+    print(kmm.data.report({"en_de": pairs, "speech": speech}))
+    kmm.data.report(kmm.data.mix(train, batch_size=64), max_steps=100).plot()
+    ```
+    """
+    for name, value in (("max_examples", max_examples), ("max_steps", max_steps)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(
+                f"`{name}` must be a positive integer or None. Received: {name}={value}"
+            )
+    sources = _sources(dataset)
+    bounded = max_examples is not None or max_steps is not None
+    for argument, source, _ in sources:
+        if not bounded and source.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(
+                f"`max_steps` or `max_examples` must be given, for `{argument}` is infinite. "
+                "Received: neither"
+            )
+    tasks = {}
+    for argument, source, split in sources:
+        tasks |= _read(argument, source, split, (max_examples, max_steps), progress)
+    return DataReport(tasks)
+
+
+def _sources(dataset):
+    """Returns (name in messages, data set, function from an element to task -> parts)."""
+    if isinstance(dataset, Mapping):
+        if not dataset:
+            raise ValueError("`dataset` must hold at least one task. Received: {}")
+        named = [(f"dataset['{name}']", data, name) for name, data in dataset.items()]
+    elif isinstance(dataset, tf.data.Dataset) and isinstance(dataset.element_spec, tuple):
+        _check_steps(dataset.element_spec)
+        return [("dataset", dataset, _split_step)]
+    else:
+        named = [("dataset", dataset, "examples")]
+    for argument, data, _ in named:
+        check_elements(argument, data)
+        _check_arrays(argument, data.element_spec)
+    return [(argument, data, _example_of(name)) for argument, data, name in named]
+
+
+def _example_of(name):
+    return lambda example: {name: {part: np.asarray(example[part])[None] for part in _PARTS}}
+
+
+def _split_step(step):
+    x, y = step[:2]
+    return {task: {"inputs": x[task]["inputs"], "targets": y[task]} for task in y}
+
+
+def _check_steps(spec):
+    x, y = (*spec, None, None)[:2]
+    is_step = isinstance(x, dict) and isinstance(y, dict) and set(x) == set(y)
+    if not is_step or not all(isinstance(v, dict) and "inputs" in v for v in x.values()):
+        raise ValueError(
+            "`dataset` must have elements {'inputs', 'targets'}, or (x, y) as `kmm.data.mix` gives "
+            f"them. Received: {spec}"
+        )
+    _check_arrays("dataset", spec)
+
+
+def _check_arrays(argument, spec):
+    for part in tf.nest.flatten(spec):
+        if not isinstance(part, tf.TensorSpec) or part.dtype == tf.string:
+            raise ValueError(
+                f"`{argument}` must hold arrays: use `kmm.data.encode`. Received: {part}"
+            )
+
+
+def _read(argument, source, split, limits, progress):
+    max_examples, max_steps = limits
+    lengths: dict = {}
+    positions: dict = {}
+    counts: dict = {}
+    seconds = 0.0
+    iterator = source.as_numpy_iterator()
+    size = int(source.cardinality())
+    total = min((n for n in (max_steps, size) if n is not None and n >= 0), default=None)
+    with tqdm(total=total, desc=argument, delay=_QUICK, disable=not progress) as bar:
+        for _ in itertools.repeat(None) if max_steps is None else range(max_steps):
+            start = time.perf_counter()
+            element = next(iterator, None)
+            seconds += time.perf_counter() - start
+            if element is None:
+                break
+            for task, parts in split(element).items():
+                counts[task] = counts.get(task, 0) + len(parts["inputs"])
+                for part, values in parts.items():
+                    _add(lengths, positions, (task, part), values)
+            bar.update()
+            if max_examples is not None and sum(counts.values()) >= max_examples:
+                break
+    if not any(counts.values()):
+        raise ValueError(f"`{argument}` must not be empty. Received: 0 examples")
+    return {
+        task: TaskReport(
+            examples=count,
+            seconds=seconds,
+            lengths={p: np.concatenate(lengths[task, p]) for p in _PARTS if (task, p) in lengths},
+            positions={p: positions[task, p] for p in _PARTS if (task, p) in positions},
+        )
+        for task, count in counts.items()
+    }
+
+
+def _add(lengths, positions, key, values):
+    """Adds the examples `(batch, ...)` of a part, if there are any and they are sequences."""
+    if values.ndim not in (2, 3) or not len(values):
+        return
+    real = values != 0
+    real = real.any(axis=-1) if real.ndim == 3 else real
+    last = real.shape[1] - np.argmax(real[:, ::-1], axis=1) if real.shape[1] else 0
+    found = np.where(real.any(axis=1), last, 0)
+    lengths.setdefault(key, []).append(found.astype("int32"))
+    positions[key] = positions.get(key, 0) + real.size

@@ -1,0 +1,166 @@
+import time
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_multimodel import training
+
+
+class Slow(keras.layers.Layer):
+    """Takes a known time in each training step."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def call(self, x):
+        def sleep(values):
+            time.sleep(self.seconds)
+            return values
+
+        y = tf.numpy_function(sleep, [x], tf.float32)
+        return x + 0.0 * tf.stop_gradient(tf.ensure_shape(y, x.shape))
+
+
+def make_model(step_seconds, **arguments):
+    model = keras.Sequential([keras.Input((2,)), Slow(step_seconds), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", **arguments)
+    return model
+
+
+def make_data(batch_seconds, steps=9):
+    def slow(index):
+        time.sleep(batch_seconds)
+        return np.float32(index)
+
+    def example(index):
+        value = tf.ensure_shape(tf.numpy_function(slow, [index], tf.float32), ())
+        return tf.fill((1, 2), value), tf.fill((1, 1), value)
+
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False
+    return tf.data.Dataset.range(steps).map(example).with_options(options)
+
+
+def fit(model, dataset, **arguments):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        callback = training.InputWait(threshold=0.5)
+        logs = model.fit(dataset, callbacks=[callback], verbose=0, **arguments).history
+    return logs, [str(w.message) for w in caught if "Training waited" in str(w.message)]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"run_eagerly": True}, {"steps_per_execution": 3}], ids=str
+)
+def test_slow_and_fast_input(arguments):
+    # Three times as long for a batch as for a step, and a third.
+    slow, warned = fit(make_model(0.01, **arguments), make_data(0.03), epochs=2)
+    assert 0.6 < slow["input_wait"][1] < 0.85
+    assert len(warned) == 1 and "epoch 1" in warned[0]
+    fast, warned = fit(make_model(0.03, **arguments), make_data(0.01), epochs=2)
+    assert 0.1 < fast["input_wait"][1] < 0.4
+    assert not warned
+
+
+def test_a_prefetched_input_is_not_waited_for():
+    logs, _ = fit(make_model(0.03), make_data(0.01).prefetch(2), epochs=2)
+    assert logs["input_wait"][1] < 0.15
+
+
+def test_validation_and_other_callbacks_are_not_waiting():
+    pause = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.02))
+    model = make_model(0.0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Training waited")
+        logs = model.fit(
+            make_data(0.0),
+            epochs=2,
+            validation_data=make_data(0.05, steps=4),
+            callbacks=[training.InputWait(), pause],
+            verbose=0,
+        ).history
+    assert logs["input_wait"][1] < 0.1
+
+
+@pytest.mark.parametrize("arguments", [{}, {"steps_per_execution": 2}], ids=str)
+def test_training_sees_the_same_elements(arguments):
+    def weights(callbacks):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", **arguments)
+        data = tf.data.Dataset.range(6).shuffle(6, seed=1).batch(1)
+        data = data.map(lambda i: (tf.ones((1, 2)) / tf.cast(i + 1, "float32"), tf.ones((1, 1))))
+        history = model.fit(data, epochs=2, callbacks=callbacks, verbose=0).history
+        model.fit(data.repeat(), epochs=2, steps_per_epoch=4, callbacks=callbacks, verbose=0)
+        return history["loss"], model.get_weights()
+
+    timed, plain = weights([training.InputWait()]), weights([])
+    assert timed[0] == plain[0]
+    np.testing.assert_array_equal(timed[1][0], plain[1][0])
+
+
+def test_the_step_is_traced_once_and_given_back():
+    traces = []
+
+    class Counted(keras.Model):
+        def train_step(self, data):
+            traces.append(1)
+            return super().train_step(data)
+
+    inputs = keras.Input((2,))
+    model = Counted(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse")
+    data = make_data(0.0)
+    fit(model, data, epochs=3)
+    step = model.train_function
+    fit(model, data, epochs=2)
+    assert len(traces) == 1
+    assert model.train_function is step
+    model.fit(data, verbose=0)
+
+
+def test_after_a_training_that_was_broken_off():
+    def stop(batch, logs):
+        raise KeyboardInterrupt
+
+    model = make_model(0.0)
+    broken = keras.callbacks.LambdaCallback(on_train_batch_end=stop)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(make_data(0.0), callbacks=[training.InputWait(), broken], verbose=0)
+    logs, _ = fit(model, make_data(0.0), epochs=2)
+    assert len(logs["input_wait"]) == 2
+
+
+def test_unknown_size_ends_as_without():
+    data = make_data(0.0).filter(lambda *_: True)
+    with pytest.warns(UserWarning, match="ran out of data"):
+        logs = (
+            make_model(0.0)
+            .fit(data, epochs=2, callbacks=[training.InputWait(1.0)], verbose=0)
+            .history
+        )
+    assert len(logs["input_wait"]) == 2
+
+
+def test_one_step_is_not_measured():
+    logs, _ = fit(make_model(0.0), make_data(0.0, steps=1))
+    assert "input_wait" not in logs
+
+
+def test_under_a_strategy_it_says_that_it_cannot_measure(strategy):
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+    data = tf.data.Dataset.from_tensor_slices((np.ones((8, 2)), np.ones((8, 1)))).batch(2)
+    with pytest.warns(UserWarning, match="cannot measure under a distribution strategy"):
+        logs = model.fit(data, callbacks=[training.InputWait()], verbose=0).history
+    assert "input_wait" not in logs
+
+
+def test_error():
+    with pytest.raises(ValueError, match="`threshold` must be from 0 to 1. .*threshold=2"):
+        training.InputWait(threshold=2)
