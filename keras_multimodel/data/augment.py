@@ -3,13 +3,17 @@
 import zlib
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import tensorflow as tf
+
+from keras_multimodel.data.position import Position
 
 
 def augment(
     dataset: tf.data.Dataset,
     transforms: Mapping[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]],
     seed: int = 0,
+    position: Position | None = None,
 ) -> tf.data.Dataset:
     """Changes the inputs of training examples at random.
 
@@ -25,13 +29,15 @@ def augment(
         dataset: steps `(x, y)`, as `mix` and `batch` give them.
         transforms: task -> transform of its inputs.
         seed: of all random numbers.
+        position: the one that `mix` was given, if any: a training that is resumed gets the changes
+            that it would have had without the cut.
 
     Returns:
         A data set of the same elements, with other inputs.
 
     Raises:
-        ValueError: `dataset` has other elements or lacks a task of `transforms`, or a transform
-            changes the shape or the dtype of an example.
+        ValueError: `dataset` has other elements or lacks a task of `transforms`, a transform
+            changes the shape or the dtype of an example, or `position` is none.
 
     Example:
 
@@ -50,28 +56,46 @@ def augment(
         )
     changes = {task: _traced(task, f, tasks[task]["inputs"]) for task, f in transforms.items()}
 
-    def epoch(number):
+    if not isinstance(position, Position | None):
+        raise ValueError(
+            f"`position` must be a `kmm.data.Position` or None. Received: position={position!r}"
+        )
+    own = Position()
+
+    def begin():
+        # The iteration of `mix` that begins next moves its own position on.
+        epoch, step = own.begin() if position is None else (position.epoch, position.step)
+        return np.int64(epoch), np.int64(step)
+
+    def one_epoch(_):
+        epoch, first = tf.numpy_function(begin, [], (tf.int64, tf.int64))
+        epoch_key = tf.stack([tf.constant(seed, tf.int64), epoch])
+
         @tf.autograph.experimental.do_not_convert
         def change(step, element):
             x, *rest = element
             x = dict(x)
             for task, change_one in changes.items():
-                task_number = tf.constant(zlib.crc32(task.encode()), tf.int64)
-                key = tf.random.fold_in(tf.stack([number, step]), task_number)
+                key = tf.random.fold_in(epoch_key, _number(task))
+                key = tf.random.fold_in(key, step)
                 x[task] = {**x[task], "inputs": _change_rows(change_one, x[task]["inputs"], key)}
             return (x, *rest)
 
-        return dataset.enumerate().map(
-            change, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
+        steps = dataset.enumerate(tf.ensure_shape(first, ()))
+        return steps.map(change, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
-    # One number for each time that the data set is read, as `mix` draws it for its order.
-    numbers = tf.data.Dataset.random(
-        seed=zlib.crc32(f"augment {seed}".encode()), rerandomize_each_iteration=True
-    )
-    changed = numbers.take(1).flat_map(epoch)
-    size = dataset.cardinality()
-    return changed.apply(tf.data.experimental.assert_cardinality(size)).prefetch(2)
+    changed = tf.data.Dataset.range(1).flat_map(one_epoch)
+    if position is None:
+        size = tf.data.experimental.assert_cardinality(dataset.cardinality())
+        return changed.apply(size).prefetch(2)
+    changed = changed.prefetch(2)
+    # Where the position is past the first steps, an iteration may have fewer.
+    changed.cardinality = dataset.cardinality
+    return changed
+
+
+def _number(task):
+    return tf.constant(zlib.crc32(task.encode()), tf.int64)
 
 
 def _traced(task, transform, spec):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.figure import Figure
 
 _COLUMNS = ("task", "part", "examples", "min", "median", "mean", "p95", "max", "padding", "per_s")
 
@@ -76,7 +77,7 @@ class DataReport:
                 rows.append(head)
         return rows
 
-    def plot(self):
+    def plot(self) -> Figure:
         """Draws how long the sequences are, and how much of them is padding.
 
         Returns:
@@ -85,8 +86,6 @@ class DataReport:
         Raises:
             ValueError: no task has a sequence.
         """
-        import matplotlib.pyplot as plt
-
         parts = [(name, part) for name, task in self.tasks.items() for part in task.lengths]
         if not parts:
             raise ValueError(
@@ -95,9 +94,8 @@ class DataReport:
             )
         columns = min(4, len(parts))
         rows = -(-len(parts) // columns)
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(3.5 * columns, 2.5 * rows), layout="constrained", squeeze=False
-        )
+        figure = Figure(figsize=(3.5 * columns, 2.5 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
         for axis in axes.flat[len(parts) :]:
             axis.remove()
         for axis, (name, part) in zip(axes.flat, parts):
@@ -105,7 +103,6 @@ class DataReport:
             axis.hist(task.lengths[part], bins=30)
             axis.set_title(f"{name} {part}, {task.padding(part):.0%} padding", fontsize="medium")
             axis.set(xlabel="length", ylabel="examples")
-        plt.close(figure)
         return figure
 
     def __str__(self):

@@ -46,6 +46,20 @@ def test_same_seed_same_changes_and_other_epochs_other_changes():
     assert not np.isin(np.concatenate(read(other)) % 1.0, noise[0]).any()
 
 
+def test_a_cut_and_resumed_reading_has_the_changes_of_the_uncut_one():
+    def epochs(number, **where):
+        position = data.Position(**where)
+        dataset = data.augment(mixed(position=position), {"a": shift_by_noise}, position=position)
+        assert dataset.cardinality() == 4
+        return [read(dataset) for _ in range(number)]
+
+    first, second, third = epochs(3)
+    assert not np.isin(np.array(first) % 1, np.array(second) % 1).any()
+    resumed = epochs(2, epoch=1, step=3)
+    np.testing.assert_array_equal(resumed[0], second[3:])
+    np.testing.assert_array_equal(resumed[1], third)
+
+
 def test_passes_of_a_repeated_data_set_differ():
     repeated = data.augment(mixed(shuffle=False).repeat(2), {"a": shift_by_noise})
     noise = np.array(read(repeated)) % 1.0
@@ -80,12 +94,13 @@ def test_padding_and_lengths_of_frames():
         lambda i: {"inputs": 1.0 + tf.random.stateless_uniform((3 + 4 * i, 5), [0, i])}
     )
     frames = frames.map(lambda example: {**example, "targets": tf.constant([3, 1])})
-    augmented = data.augment(data.batch(frames, "speech", 6), {"speech": data.SpecAugment()})
-    (batch,) = read(augmented, "speech")
-    numbers = tf.data.Dataset.random(seed=zlib.crc32(b"augment 0"), rerandomize_each_iteration=True)
-    key = tf.random.fold_in(
-        [next(iter(numbers)), tf.constant(0, "int64")], tf.constant(zlib.crc32(b"speech"), "int64")
+    augmented = data.augment(
+        data.batch(frames, "speech", 6), {"speech": data.SpecAugment()}, seed=7
     )
+    (batch,) = read(augmented, "speech")
+    key = tf.constant([7, 0], "int64")  # seed and epoch, then task and step
+    for number in (zlib.crc32(b"speech"), 0):
+        key = tf.random.fold_in(key, tf.constant(number, "int64"))
     for row, example in enumerate(frames):
         alone = data.SpecAugment()(example["inputs"], tf.random.fold_in(key, row))
         np.testing.assert_allclose(batch[row, : len(alone)], alone, rtol=1e-6)
@@ -140,6 +155,8 @@ def test_errors():
         data.augment(mixed(), {"a": lambda inputs, seed: inputs[:2]})
     with pytest.raises(ValueError, match="the dtype float32 .*Received: .*tf.int32"):
         data.augment(mixed(), {"a": lambda inputs, seed: tf.cast(inputs, "int32")})
+    with pytest.raises(ValueError, match="`position` must be .* or None.*position=3"):
+        data.augment(mixed(), transform, position=3)
     with pytest.raises(ValueError, match=r"`inputs` must be one image.*shape=\(3,\)"):
         data.augment(mixed(), {"a": data.ImageAugment()})
 
