@@ -113,14 +113,12 @@ def _traced(task, transform, spec):
         tf.TensorSpec(shape, spec.dtype), tf.TensorSpec((2,), tf.int32)
     )
     output = changed.structured_outputs
-    if (
-        not isinstance(output, tf.TensorSpec | tf.Tensor)
-        or output.dtype != spec.dtype
-        or not output.shape.is_compatible_with(shape)
-    ):
+    is_array = hasattr(output, "shape") and hasattr(output, "dtype")
+    if not is_array or output.dtype != spec.dtype or not output.shape.is_compatible_with(shape):
+        received = f"shape={output.shape}, dtype={output.dtype.name}" if is_array else output
         raise ValueError(
             f"`transforms['{task}']` must keep the shape {shape} and the dtype {spec.dtype.name} "
-            f"of an example. Received: {output}"
+            f"of an example. Received: {received}"
         )
     return changed
 

@@ -151,9 +151,13 @@ def test_errors():
         data.augment(mixed(), {"c": shift_by_noise})
     with pytest.raises(ValueError, match=r"`transforms\['a'\]` must be a function. .*: int"):
         data.augment(mixed(), {"a": 3})
-    with pytest.raises(ValueError, match=r"keep the shape \(3,\).*Received: Tensor.*\(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"keep the shape \(3,\).*Received: shape=\(2,\), dtype=float32"
+    ):
         data.augment(mixed(), {"a": lambda inputs, seed: inputs[:2]})
-    with pytest.raises(ValueError, match="the dtype float32 .*Received: .*tf.int32"):
+    with pytest.raises(ValueError, match="must keep the shape.*Received: None"):
+        data.augment(mixed(), {"a": lambda inputs, seed: None})
+    with pytest.raises(ValueError, match="the dtype float32 .*Received: .*dtype=int32"):
         data.augment(mixed(), {"a": lambda inputs, seed: tf.cast(inputs, "int32")})
     with pytest.raises(ValueError, match="`position` must be .* or None.*position=3"):
         data.augment(mixed(), transform, position=3)

@@ -1,3 +1,5 @@
+import importlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -141,7 +143,8 @@ def test_plot():
 
 
 def test_progress_is_shown_for_long_runs(capfd, monkeypatch):
-    monkeypatch.setattr("keras_multimodel.data.report._QUICK", 0.0)
+    module = importlib.import_module("keras_multimodel.data.report")  # not the function in it
+    monkeypatch.setattr(module, "_QUICK", 0.0)
     data.report({"text": sequences([1, 2])})
     assert "dataset['text']" in capfd.readouterr().err
     data.report({"text": sequences([1, 2])}, progress=False)
