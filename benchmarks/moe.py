@@ -193,10 +193,10 @@ def main():
         print(peak_megabytes(arguments.peak))
         return
     report = {"tokens": TOKENS, "width": WIDTH, "hidden": HIDDEN, "unit": "ms, medians"}
+    if arguments.memory:  # First: a process starts with the peak of the one that started it.
+        report["peak_memory_mb"] = memory()
     report["results"] = [measure(e, arguments.rounds) for e in arguments.experts]
     report["forward_growth"] = growth(arguments.rounds)
-    if arguments.memory:
-        report["peak_memory_mb"] = memory()
     text = json.dumps(report, indent=2)
     print(text)
     if arguments.folder:
