@@ -61,7 +61,9 @@ def expert_choice_feed_forward(x, tokens, gates, kernels, activation):
     outputs = expert_forward(ops.matmul, rows, kernels, activation)
     outputs = outputs * ops.cast(gates, x.dtype)[..., None]
     outputs = ops.reshape(outputs, (-1, x.shape[-1]))
-    return ops.segment_sum(outputs, ops.reshape(tokens, (-1,)), num_segments=ops.shape(x)[0])
+    # One segment more than there are tokens: of 0 segments, torch makes as many as it likes.
+    segments = ops.shape(x)[0] + 1
+    return ops.segment_sum(outputs, ops.reshape(tokens, (-1,)), num_segments=segments)[:-1]
 
 
 def expert_forward(matmul, x, kernels, activation):
