@@ -89,19 +89,6 @@ def test_jit_gives_the_same_outputs_and_gradients(routing, activation):
     assert_same(compiled, expert_cases.run(routing, activation))
 
 
-@on_tensorflow
-@every_activation
-def test_eager_gives_the_same_outputs_and_gradients(activation):
-    import tensorflow as tf
-
-    expected = expert_cases.run("padding_takes_none", activation)
-    tf.config.run_functions_eagerly(True)
-    try:
-        assert_same(expert_cases.run("padding_takes_none", activation), expected)
-    finally:
-        tf.config.run_functions_eagerly(False)
-
-
 @every_routing
 def test_the_ways_to_compute_agree(routing):
     """The blocks of XLA and the sorted rows of torch and of JAX on accelerators, on any backend."""
