@@ -137,13 +137,11 @@ class Attention(keras.layers.Layer):
         length, width = keys.shape[1], keys.shape[3]
         if mask is None:
             mask = ops.ones_like(source[..., 0], dtype="bool")
-        mask = ops.repeat(_hidden(ops.logical_not(mask), keys.dtype), self.num_heads, axis=0)[
-            :, None
-        ]
+        hidden = _hidden(ops.logical_not(mask), keys.dtype)
         return {
             "keys": ops.reshape(ops.transpose(keys, (0, 2, 3, 1)), (-1, width, length)),
             "values": ops.reshape(ops.transpose(values, (0, 2, 1, 3)), (-1, length, width)),
-            "mask": mask,
+            "mask": ops.repeat(hidden, self.num_heads, axis=0)[:, None],
         }
 
     def _heads(self, x):
