@@ -2,6 +2,9 @@ from keras_multimodel.data import schedules as schedules
 from keras_multimodel.data.audio import AudioPreprocessor as AudioPreprocessor
 from keras_multimodel.data.audio import WaveformPreprocessor as WaveformPreprocessor
 from keras_multimodel.data.augment import augment as augment
+from keras_multimodel.data.bad_example import BadExample as BadExample
+from keras_multimodel.data.bad_example_error import BadExampleError as BadExampleError
+from keras_multimodel.data.bad_examples import BadExamples as BadExamples
 from keras_multimodel.data.category import CategoryPreprocessor as CategoryPreprocessor
 from keras_multimodel.data.data_report import DataReport as DataReport
 from keras_multimodel.data.encode import encode as encode

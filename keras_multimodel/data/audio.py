@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_multimodel.data.audio_files import native_ops, read_waveform
+from keras_multimodel.data.audio_files import check_sound, native_ops, read_waveform
 from keras_multimodel.data.preprocessor import Preprocessor
 
 _SILENCE = 1e-10  # the least power: -100 dB
@@ -105,9 +105,16 @@ class AudioPreprocessor(Preprocessor):
 
     def __call__(self, raw) -> tf.Tensor:
         with tf.device("CPU:0"):
-            waveform = read_waveform(raw, self.sampling_rate)
-            decibels = self._decibels(waveform)
-            return tf.ensure_shape((decibels - self.mean) / self.std, (None, self.num_mel_bins))
+            return self._frames(read_waveform(raw, self.sampling_rate))
+
+    def strict(self, raw) -> tf.Tensor:
+        """Does what a call does, and refuses audio that is silent or not finite."""
+        with tf.device("CPU:0"):
+            return self._frames(read_waveform(raw, self.sampling_rate, check_sound))
+
+    def _frames(self, waveform):
+        decibels = self._decibels(waveform)
+        return tf.ensure_shape((decibels - self.mean) / self.std, (None, self.num_mel_bins))
 
     def _decibels(self, waveform):
         if native_ops() is not None:
@@ -171,11 +178,19 @@ class WaveformPreprocessor(Preprocessor):
 
     def __call__(self, raw) -> tf.Tensor:
         with tf.device("CPU:0"):
-            waveform = read_waveform(raw, self.sampling_rate)
-            return tf.where(tf.equal(waveform, 0.0), 1e-6, waveform)
+            return _without_zeros(read_waveform(raw, self.sampling_rate))
+
+    def strict(self, raw) -> tf.Tensor:
+        """Does what a call does, and refuses audio that is silent or not finite."""
+        with tf.device("CPU:0"):
+            return _without_zeros(read_waveform(raw, self.sampling_rate, check_sound))
 
     def get_config(self) -> dict:
         return {"sampling_rate": self.sampling_rate}
+
+
+def _without_zeros(waveform):
+    return tf.where(tf.equal(waveform, 0.0), 1e-6, waveform)
 
 
 def _check_rate(sampling_rate):

@@ -4,11 +4,14 @@ import functools
 import io
 import math
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import scipy.signal
 import soundfile
 import tensorflow as tf
+
+from keras_multimodel.data.bad_example_error import BadExampleError, require
 
 _HEADER = 44
 # Taps of the filter in tensorflow-io's resampler (speex, quality 4); its output is late by half.
@@ -34,13 +37,14 @@ def native_ops():
     return core_ops
 
 
-def read_waveform(raw, sampling_rate: int) -> tf.Tensor:
+def read_waveform(raw, sampling_rate: int, check: Callable = tf.identity) -> tf.Tensor:
     """Returns audio as one channel of float32 samples, mostly from -1 to 1.
 
     Args:
         raw: the bytes of a FLAC or WAV file, or samples at `sampling_rate`, `(samples,)`: floats,
             or integers of which the largest of their type means 1.
         sampling_rate: samples in a second.
+        check: what the samples pass before they are resampled, such as `check_sound`.
 
     Returns:
         float32 `(samples,)` at `sampling_rate`, with at least one sample.
@@ -56,27 +60,55 @@ def read_waveform(raw, sampling_rate: int) -> tf.Tensor:
             f"Received: shape={raw.shape}, dtype={raw.dtype.name}"
         )
     if is_file:
-        waveform = _read_file(raw, sampling_rate)
+        waveform = _read_file(raw, sampling_rate, check)
     elif raw.dtype.is_integer:
-        waveform = tf.cast(raw, tf.float32) / (float(raw.dtype.max) + 1.0)
+        waveform = check(tf.cast(raw, tf.float32) / (float(raw.dtype.max) + 1.0))
     else:
-        waveform = tf.cast(raw, tf.float32)
+        waveform = check(tf.cast(raw, tf.float32))
     lacking = tf.maximum(1 - tf.size(waveform), 0)
     return tf.ensure_shape(tf.pad(waveform, [[0, lacking]]), (None,))
 
 
-def _read_file(content, sampling_rate):
+def check_sound(waveform: tf.Tensor) -> tf.Tensor:
+    """Returns samples if they are finite and not all equal.
+
+    Args:
+        waveform: float32 `(samples,)`.
+
+    Returns:
+        The same.
+
+    Raises:
+        BadExampleError: they are not. In a graph a `tf.errors.InvalidArgumentError`.
+    """
+    waveform = require(
+        waveform,
+        tf.reduce_all(tf.math.is_finite(waveform)),
+        "not finite",
+        lambda: "`raw` must hold finite samples. Received: some that are NaN or infinite",
+    )
+    return require(
+        waveform,
+        tf.reduce_any(waveform != waveform[:1]),
+        "silent audio",
+        lambda: f"`raw` must hold sound. Received: {tf.size(waveform)} equal samples",
+    )
+
+
+def _read_file(content, sampling_rate, check):
     try:
         waveform, rate = _decode(content)
+        waveform = check(waveform)
         return tf.cond(
             tf.equal(rate, sampling_rate),
             lambda: waveform,
             lambda: resample(waveform, rate, sampling_rate),
         )
     except (tf.errors.OpError, soundfile.LibsndfileError) as error:
-        raise ValueError(
+        raise BadExampleError(
+            "broken audio",
             "`raw` must be the bytes of a FLAC or WAV file. "
-            f"Received: {tf.strings.length(content)} bytes, {error}"
+            f"Received: {tf.strings.length(content)} bytes, {error}",
         ) from error
 
 

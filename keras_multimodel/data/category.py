@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_multimodel.data.bad_example_error import require
 from keras_multimodel.data.preprocessor import Preprocessor
 
 
@@ -58,18 +59,14 @@ class CategoryPreprocessor(Preprocessor):
         else:
             label = tf.cast(raw, tf.int64)
             known = (label >= 0) & (label < len(self.names))
-        return self._checked(tf.cast(label, tf.int32), known, raw)
-
-    def _checked(self, label, known, raw):
-        expected = f"`raw` must be one of the {len(self.names)} classes."
-        if tf.executing_eagerly():
-            if not known:
-                raise ValueError(f"{expected} Received: raw={_plain(raw)!r}")
-            return label
-        with tf.control_dependencies(
-            [tf.debugging.Assert(known, [expected, "Received: raw=", raw])]
-        ):
-            return tf.identity(label)
+        return require(
+            tf.cast(label, tf.int32),
+            known,
+            "not a class",
+            lambda: (
+                f"`raw` must be one of the {len(self.names)} classes. Received: raw={_plain(raw)!r}"
+            ),
+        )
 
     def decode(self, prediction, inputs=None) -> str:
         """Returns the name of a class."""

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from keras_multimodel.data.bad_example_error import BadExampleError
 from keras_multimodel.data.preprocessor import Preprocessor
 
 _FITS = ("pad", "resize")
@@ -101,8 +102,9 @@ def _decode(content):
     try:
         image = tf.io.decode_image(content, channels=3, expand_animations=False)
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(
+        raise BadExampleError(
+            "broken image",
             "`raw` must be the bytes of a PNG, JPEG, GIF or BMP file. "
-            f"Received: {len(content.numpy())} bytes, {error}"
+            f"Received: {len(content.numpy())} bytes, {error}",
         ) from error
     return tf.ensure_shape(image, (None, None, 3))

@@ -35,6 +35,26 @@ class Preprocessor:
     def __call__(self, raw):
         raise NotImplementedError(f"`{type(self).__name__}` must implement `__call__`.")
 
+    def strict(self, raw):
+        """Does what a call does, and refuses raw examples that nothing can be learned from.
+
+        `kmm.data.encode` uses it. A subclass overrides it where a call lets such examples pass, as
+        that of audio lets silence pass.
+
+        Args:
+            raw: as for a call.
+
+        Returns:
+            A tensor.
+        """
+        return self(raw)
+
+    def unlimited(self):
+        """Returns a preprocessor that cuts nothing off: itself unless it has a `max_length`."""
+        if getattr(self, "max_length", None) is None:
+            return self
+        return type(self).from_config({**self.get_config(), "max_length": None})
+
     def decode(self, prediction, inputs=None):
         """Turns a prediction into its raw form.
 

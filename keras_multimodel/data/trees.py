@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_multimodel.data.bad_example_error import BadExampleError
 from keras_multimodel.data.preprocessor import Preprocessor
 from keras_multimodel.data.text import (
     END_ID,
@@ -297,8 +298,8 @@ def _symbols_of(node) -> list[str]:
     return [f"({node[0]}", *inner, f"){node[0]}"]
 
 
-def _bad_tree(expected: str, tree: str) -> ValueError:
-    return ValueError(f"`tree` {expected}. Received: tree={tree!r}")
+def _bad_tree(expected: str, tree: str) -> BadExampleError:
+    return BadExampleError("broken tree", f"`tree` {expected}. Received: tree={tree!r}")
 
 
 def _bad_symbols(expected: str, symbols: Sequence[str]) -> ValueError:

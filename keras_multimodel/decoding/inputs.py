@@ -108,5 +108,4 @@ def _without_limit(preprocessor):
     limit = getattr(preprocessor, "max_length", None)
     if limit is None:
         return preprocessor, None
-    config = {**preprocessor.get_config(), "max_length": None}
-    return type(preprocessor).from_config(config), limit
+    return preprocessor.unlimited(), limit
