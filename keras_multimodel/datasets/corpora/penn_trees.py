@@ -17,7 +17,7 @@ def split_trees(text: str) -> Iterator[tuple[int, str]]:
         text: trees in brackets, each over any number of lines.
 
     Yields:
-        The number of the line from 0, and the piece. The last piece may not close.
+        tuple[int, str]: the number of the line from 0, and the piece. The last may not close.
     """
     depth, start = 0, 0
 

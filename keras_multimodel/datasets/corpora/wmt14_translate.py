@@ -17,8 +17,8 @@ def wmt14_translate(
 ) -> tf.data.Dataset:
     """Loads sentence pairs of WMT 2014, which tensorflow-datasets has prepared.
 
-    Bojar et al. 2014, "Findings of the 2014 Workshop on Statistical Machine Translation" (W14-3302).
-    Licence: that of each part (Europarl, Common Crawl, UN, news commentary and others).
+    Bojar et al. 2014, "Findings of the 2014 Workshop on Statistical Machine Translation"
+    (W14-3302). Licence: that of each part (Europarl, Common Crawl, UN, news commentary and others).
 
     Args:
         inputs: language of the inputs: `"cs"`, `"de"`, `"en"`, `"fr"`, `"hi"` or `"ru"`.

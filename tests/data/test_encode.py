@@ -1,0 +1,261 @@
+"""Bad examples among a thousand good ones: raised with their place, or skipped and counted."""
+
+import io
+import types
+import warnings
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+
+from keras_multimodel import data
+
+GOOD = 1000
+TEXT = data.train_text_preprocessor(["a word", "words of a text"], 270)
+PLACES = (0, 130, 131, 640, 1004)  # of the bad ones: both ends, side by side, across windows
+
+
+def make_task(inputs, targets, **nets):
+    net = {
+        side: types.SimpleNamespace(preprocessor=preprocessor, **nets.get(side, {}))
+        for side, preprocessor in (("inputs", inputs), ("targets", targets))
+    }
+    return types.SimpleNamespace(name="t", max_input_length=None, max_target_length=64, **net)
+
+
+def planted(good, bad):
+    """The values of `good` in turn, with `bad` at `PLACES`."""
+    values = [good[index % len(good)] for index in range(GOOD)]
+    for place in PLACES:
+        values.insert(place, bad)
+    return values
+
+
+def dataset(inputs, targets, **more):
+    return tf.data.Dataset.from_tensor_slices({"inputs": inputs, "targets": targets, **more})
+
+
+def flac(samples):
+    file = io.BytesIO()
+    soundfile.write(file, samples, 8000, format="FLAC")
+    return file.getvalue()
+
+
+def wav(samples):
+    file = io.BytesIO()
+    soundfile.write(file, samples, 8000, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+NOISE = np.random.default_rng(0).normal(size=(3, 400)) / 10
+SOUNDS = [flac(noise) for noise in NOISE]
+JPEG = [tf.io.encode_jpeg(tf.fill([8, 8, 3], tf.cast(n, tf.uint8))).numpy() for n in (9, 99)]
+IMAGE = data.ImagePreprocessor((8, 8))
+MEL = data.AudioPreprocessor(num_mel_bins=4, frame_step=20)
+CLASSES = data.CategoryPreprocessor(["cat", "dog"])
+TREES = data.train_tree_preprocessor(["(S (NP (DT a)))"])
+LETTERS = data.train_text_preprocessor(["abc"], 64, "char", max_length=5, byte_fallback=False)
+FLIPPED = bytearray(SOUNDS[0])
+FLIPPED[200:220] = bytes(byte ^ 0xFF for byte in FLIPPED[200:220])
+
+CASES = {
+    "cut JPEG": (JPEG, JPEG[0][:200], IMAGE, "broken image"),
+    "no image": (JPEG, b"", IMAGE, "broken image"),
+    "cut FLAC": (SOUNDS, SOUNDS[0][:200], MEL, "broken audio"),
+    "flipped bits in FLAC": (SOUNDS, bytes(FLIPPED), MEL, "broken audio"),
+    "zeros": (SOUNDS, flac(np.zeros(400)), MEL, "silent audio"),
+    "constant": (SOUNDS, flac(np.full(400, 0.5)), data.WaveformPreprocessor(), "silent audio"),
+    "resampled constant": (
+        SOUNDS,
+        wav(np.full(400, 0.5)),
+        data.AudioPreprocessor(16000),
+        "silent audio",
+    ),
+    "NaN": (SOUNDS, wav(np.where(np.arange(400) == 7, np.nan, 0.1)), MEL, "not finite"),
+    "infinite": (SOUNDS, wav(np.where(np.arange(400) == 7, np.inf, 0.1)), MEL, "not finite"),
+    "empty text": (["a", "word"], "", TEXT, "empty"),
+    "white space": (["a", "word"], " \t ", TEXT, "empty"),
+    "not UTF-8": (["a", "word"], b"\xff\xfe", TEXT, "UnicodeDecodeError"),
+    "unknown class": (["cat", "dog"], "cow", CLASSES, "not a class"),
+    "negative class": ([0, 1], -1, CLASSES, "not a class"),
+    "open tree": (["(S (NP (DT a)))"], "(S (NP (DT a))", TREES, "broken tree"),
+    "not a tree": (["(S (NP (DT a)))"], "", TREES, "broken tree"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_example_among_good_ones(case):
+    good, bad, preprocessor, reason = CASES[case]
+    values = planted(good, bad)
+    task = make_task(preprocessor, None)
+    labels = np.arange(len(values))
+    sources = [f"file.tsv:{label + 1}" for label in labels]
+    examples = dataset(values, labels, source=sources)
+
+    report = data.BadExamples()
+    skipping = data.encode(examples, task, on_bad="skip", report=report)
+    with pytest.warns(UserWarning, match=rf"skipped:\n.*\n{reason} +5 +file.tsv:1\n"):
+        first = [int(example["targets"]) for example in skipping]
+    assert first == [label for label in labels if label not in PLACES]
+    assert report.counts == {reason: len(PLACES)}
+    assert [e.place for e in report.examples] == [sources[place] for place in PLACES]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a second pass finds nothing new
+        assert sum(1 for _ in skipping.skip(990)) == 10
+    assert len(report) == len(PLACES)
+
+    strict = data.encode(examples.skip(1), task)
+    assert strict.cardinality() == GOOD + 4
+    seen = []
+    with pytest.raises(tf.errors.OpError, match=rf"file.tsv:131: {reason}"):
+        seen.extend(int(example["targets"]) for example in strict)
+
+
+def test_good_examples_are_what_their_preprocessors_make():
+    task = make_task(MEL, LETTERS)
+    examples = dataset(planted(SOUNDS, b"?"), ["abcabc"] * (GOOD + len(PLACES)))
+    with pytest.warns(UserWarning):
+        encoded = list(data.encode(examples, task, on_bad="skip"))
+    assert len(encoded) == GOOD
+    for index in (0, 1, 2, 998):
+        np.testing.assert_array_equal(encoded[index]["inputs"], MEL(SOUNDS[index % 3]))
+        np.testing.assert_array_equal(encoded[index]["targets"], LETTERS("abcabc"))
+
+
+def test_number_of_the_example_where_there_is_no_source():
+    examples = dataset(["a", "", "b", ""], [0, 1, 2, 3])
+    report = data.BadExamples()
+    for _ in range(2):
+        twice = data.encode(examples, make_task(TEXT, None), on_bad="skip", report=report)
+        with pytest.warns(UserWarning):
+            assert [int(e["targets"]) for e in twice] == [0, 2]
+    assert [e.place for e in report.examples] == ["example 1 of t", "example 3 of t"] * 2
+    with pytest.raises(tf.errors.OpError, match="example 1 of t: empty"):
+        list(data.encode(examples, make_task(TEXT, None)))
+
+
+def test_cache_keeps_the_good_ones():
+    report = data.BadExamples()
+    examples = dataset(["a", "", "b"], [0, 1, 2])
+    cached = data.encode(examples, make_task(TEXT, None), cache=True, on_bad="skip", report=report)
+    with pytest.warns(UserWarning):
+        passes = [[int(e["targets"]) for e in cached] for _ in range(3)]
+    assert passes == [[0, 2]] * 3
+    assert report.counts == {"empty": 1}
+
+
+def test_problem_of_the_reader():
+    examples = dataset(["a", ""], [0, 1], problem=["", "missing column: 2 columns. Received: 1"])
+    report = data.BadExamples()
+    with pytest.warns(UserWarning):
+        (good,) = data.encode(examples, make_task(TEXT, None), on_bad="skip", report=report)
+    assert sorted(good) == ["inputs", "targets"]
+    assert report.examples[0][1:] == ("missing column", "2 columns. Received: 1")
+
+
+@pytest.mark.parametrize("max_length", [5, None])
+def test_too_long(max_length):
+    letters = data.TextPreprocessor(LETTERS.proto, max_length=max_length)
+    task = make_task(letters, letters)
+    examples = dataset(["abc", "abca", "abcab", "abc"], ["abc", "abc", "abc", "c" * 64])
+    longest = [len(e["inputs"]) for e in data.encode(examples, task)]
+    assert longest == ([4, 5, 5, 4] if max_length else [4, 5, 6, 4])
+    task.max_input_length = None if max_length else 5
+    report = data.BadExamples()
+    with pytest.warns(UserWarning):
+        kept = data.encode(examples, task, on_bad="skip", report=report, on_long="bad")
+        assert [len(e["inputs"]) for e in kept] == [4, 5]
+    assert report.counts == {"too long": 2}
+    limit = max_length or 64
+    assert report.examples[1].message.endswith(f"most {limit} positions. Received: length=65")
+
+
+@pytest.mark.parametrize(
+    "value,nets,reason",
+    [
+        (np.int64(3), {"num_classes": 3}, "not a class"),
+        (np.array([4, 9, 1]), {"vocabulary_size": 9}, "not in the vocabulary"),
+        (np.array([1, 0, 0]), {}, "empty"),
+        (np.zeros(3, "float32"), {}, "empty"),
+        (np.array([[np.nan]], "float32"), {}, "not finite"),
+    ],
+)
+def test_arrays_without_a_preprocessor(value, nets, reason):
+    good = np.full_like(value, 2)
+    report = data.BadExamples()
+    examples = dataset(np.stack([good, value]), [0, 1])
+    task = make_task(None, None, inputs=nets)
+    with pytest.warns(UserWarning):
+        assert len(list(data.encode(examples, task, on_bad="skip", report=report))) == 1
+    assert report.counts == {reason: 1}
+
+
+def test_errors_of_other_preprocessors():
+    class Halve(data.Preprocessor):
+        def __call__(self, raw):
+            if tf.executing_eagerly() and raw < 0:
+                raise ValueError(f"`raw` must not be negative. Received: raw={raw}")
+            with tf.control_dependencies([tf.debugging.assert_non_negative(raw)]):
+                return raw / 2
+
+    report = data.BadExamples()
+    examples = dataset([4.0, -1.0, -2.0], [0, 1, 2])
+    with pytest.warns(UserWarning):
+        task = make_task(Halve(), None)
+        assert len(list(data.encode(examples, task, on_bad="skip", report=report))) == 1
+    assert report.counts == {"`raw` must not be negative.": 2}
+
+
+def test_errors_of_the_data_set_itself_are_not_swallowed():
+    broken = tf.data.Dataset.range(300).map(
+        lambda i: {
+            "inputs": tf.debugging.check_numerics(1.0 / tf.cast(i - 200, tf.float32), "!"),
+            "targets": i,
+        }
+    )
+    encoded = data.encode(broken, make_task(None, None), on_bad="skip")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Inf"):
+        list(encoded)
+
+
+def test_infinite_data_sets_stay_infinite():
+    examples = dataset(["a", ""], [0, 1]).repeat()
+    report = data.BadExamples()
+    encoded = data.encode(examples, make_task(TEXT, None), on_bad="skip", report=report)
+    assert encoded.cardinality() == tf.data.INFINITE_CARDINALITY
+    assert len(list(encoded.take(200))) == 200
+    assert report.counts["empty"] >= 199
+
+
+def test_report_is_a_table():
+    report = data.BadExamples()
+    report.add(1, "a.tsv:17", "empty", "`inputs` must hold more")
+    report.add(2, "a.tsv:3", "missing column", "")
+    report.add(3, "a.tsv:20", "empty", "")
+    report.add(3, "a.tsv:20", "empty", "")
+    assert str(report).splitlines() == [
+        "reason          examples  first",
+        "empty                  2  a.tsv:17",
+        "missing column         1  a.tsv:3",
+        "total                  3",
+    ]
+    assert list(report.counts) == ["empty", "missing column"]
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ({"on_bad": "ignore"}, "`on_bad` must be one of raise, skip. Received: on_bad='ignore'"),
+        ({"on_long": "keep"}, "`on_long` must be one of cut, bad. Received: on_long='keep'"),
+        ({"report": 3}, "`report` must be a BadExamples or None. Received: report=3"),
+    ],
+)
+def test_argument_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data.encode(dataset(["a"], [0]), make_task(TEXT, None), **arguments)
+
+
+def test_other_keys_are_refused():
+    with pytest.raises(ValueError, match="`dataset` must have elements with the keys"):
+        data.encode(dataset(["a"], [0], weight=[1]), make_task(TEXT, None))
