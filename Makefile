@@ -1,23 +1,37 @@
 PYTHON ?= python3.11
 PY = .venv/bin/python
 INSTALLED = .venv/.installed
+LATEST = .venv-latest/bin/python
+LATEST_INSTALLED = .venv-latest/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: install demo test notebooks lint
+.PHONY: install demo test test-latest notebooks lint
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet -e '.[io,evaluation,notebooks,dev]'
+	$(PY) -m pip install --quiet -e '.[io,evaluation,notebooks,tfds]'
+	# After tfds: both bring a module docstring_parser, and pydoclint needs the one of dev.
+	$(PY) -m pip install --quiet -e '.[io,evaluation,notebooks,tfds,dev]'
 	touch $(INSTALLED)
+
+$(LATEST_INSTALLED): pyproject.toml
+	$(PYTHON) -m venv .venv-latest
+	$(LATEST) -m pip install --quiet --upgrade pip
+	$(LATEST) -m pip install --quiet -e '.[evaluation,tfds]' 'tensorflow==2.21.*' \
+		'tensorflow-text==2.21.*' 'jax[cpu]==0.10.2' 'torch==2.13.0' 'hypothesis>=6.100' 'pytest>=8.2'
+	touch $(LATEST_INSTALLED)
 
 demo: $(INSTALLED)
 	$(PY) examples/eight_tasks.py
 
 test: $(INSTALLED)
 	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+test-latest: $(LATEST_INSTALLED)
+	$(LATEST) -m pytest
 
 notebooks: $(INSTALLED)
 	$(PY) -m pytest --nbmake --overwrite --nbmake-timeout=600 notebooks

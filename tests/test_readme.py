@@ -5,6 +5,7 @@ import re
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import keras_multimodel as kmm
@@ -19,6 +20,18 @@ def _small(code: str) -> str:
     return code.replace("num_experts=60", "num_experts=4").replace(
         "batch_size=32)", "batch_size=32, steps=2)"
     )
+
+
+def _write_own_data(folder):
+    """Writes 40 pairs and 40 images of two classes, with one bad example each."""
+    rows = [f"question {i}\tanswer {i % 3}" for i in range(40)]
+    (folder / "pairs.tsv").write_text("\n".join([*rows, "no answer"]))
+    for index in range(40):
+        name = ("rose", "tulip")[index % 2]
+        (folder / "flowers" / name).mkdir(parents=True, exist_ok=True)
+        picture = tf.io.encode_jpeg(tf.fill([40, 30, 3], tf.cast(index, tf.uint8)))
+        (folder / "flowers" / name / f"{index}.jpg").write_bytes(picture.numpy())
+    (folder / "flowers" / "rose" / "broken.jpg").write_bytes(b"no image")
 
 
 def _examples(inputs, targets):
@@ -64,3 +77,15 @@ def test_task_weights():
     (code,) = [block for block in BLOCKS if "task_weighting" in block]
     exec(code, names)  # noqa: S102
     assert len(names["history"].history["en_de_weight"]) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Bad examples were skipped")
+def test_data_of_ones_own_become_tasks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _write_own_data(tmp_path)
+    (code,) = [block for block in BLOCKS if "image_folder" in block]
+    assert len([line for line in code.splitlines() if line]) < 20
+    exec(_small(code), {"kmm": kmm})  # noqa: S102
+    table = capsys.readouterr().out
+    assert re.search(r"missing column +1  pairs.tsv:41\n", table)
+    assert re.search(r"broken image +1  flowers/rose/broken.jpg\n", table)
