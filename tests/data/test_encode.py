@@ -154,21 +154,21 @@ def test_problem_of_the_reader():
     assert report.examples[0][1:] == ("missing column", "2 columns. Received: 1")
 
 
-@pytest.mark.parametrize("max_length", [5, None])
+@pytest.mark.parametrize("max_length", [6, None])
 def test_too_long(max_length):
     letters = data.TextPreprocessor(LETTERS.proto, max_length=max_length)
     task = make_task(letters, letters)
     examples = dataset(["abc", "abca", "abcab", "abc"], ["abc", "abc", "abc", "c" * 64])
     longest = [len(e["inputs"]) for e in data.encode(examples, task)]
-    assert longest == ([4, 5, 5, 4] if max_length else [4, 5, 6, 4])
-    task.max_input_length = None if max_length else 5
+    assert longest == ([5, 6, 6, 5] if max_length else [5, 6, 7, 5])
+    task.max_input_length = None if max_length else 6
     report = data.BadExamples()
     with pytest.warns(UserWarning):
         kept = data.encode(examples, task, on_bad="skip", report=report, on_long="bad")
-        assert [len(e["inputs"]) for e in kept] == [4, 5]
+        assert [len(e["inputs"]) for e in kept] == [5, 6]
     assert report.counts == {"too long": 2}
     limit = max_length or 64
-    assert report.examples[1].message.endswith(f"most {limit} positions. Received: length=65")
+    assert report.examples[1].message.endswith(f"most {limit} positions. Received: length=66")
 
 
 @pytest.mark.parametrize(

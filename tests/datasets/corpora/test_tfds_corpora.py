@@ -39,8 +39,8 @@ def tasks():
     audio = kmm.layers.AudioModality(
         DIM,
         num_bins=8,
-        num_blocks=1,
-        channels=(8,),
+        num_blocks=2,
+        channels=(8, DIM),
         preprocessor=kmm.data.AudioPreprocessor(16000, num_mel_bins=8, frame_step=1),
     )
     return {
