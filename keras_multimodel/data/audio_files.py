@@ -159,6 +159,7 @@ def _check_flac(samples, content):
     """Compares samples with the sum that the file has of them: tensorflow-io passes over errors."""
 
     def is_whole(samples, content):
+        content = content if isinstance(content, bytes) else content.item()
         wanted = content[_FLAC_SUM]
         return not any(wanted) or hashlib.md5(samples.astype("<i2").tobytes()).digest() == wanted
 

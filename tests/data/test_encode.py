@@ -12,14 +12,14 @@ import tensorflow as tf
 from keras_multimodel import data
 
 GOOD = 1000
-TEXT = data.train_text_preprocessor(["a word", "words of a text"], 270)
+TEXT = data.train_text_preprocessor(["a word", "words of a text"], 300, "char")
 PLACES = (0, 130, 131, 640, 1004)  # of the bad ones: both ends, side by side, across windows
 
 
-def make_task(inputs, targets, **nets):
+def make_task(reader, writer, **nets):
     net = {
         side: types.SimpleNamespace(preprocessor=preprocessor, **nets.get(side, {}))
-        for side, preprocessor in (("inputs", inputs), ("targets", targets))
+        for side, preprocessor in (("inputs", reader), ("targets", writer))
     }
     return types.SimpleNamespace(name="t", max_input_length=None, max_target_length=64, **net)
 

@@ -43,4 +43,5 @@ def coco_captions(split: str = "train", data_dir: str | Path | None = None) -> t
 
         return captions.map(to_example)
 
-    return read_tfds("coco_captions", split, data_dir, undecoded=("image",)).flat_map(to_examples)
+    features = {"image": True, "captions": {"text": True}}
+    return read_tfds("coco_captions", split, data_dir, features, ("image",)).flat_map(to_examples)

@@ -36,4 +36,5 @@ def imagenet2012(split: str = "train", data_dir: str | Path | None = None) -> tf
     def to_example(row):
         return {"inputs": row["image"], "targets": row["label"], "source": row["tfds_id"]}
 
-    return read_tfds("imagenet2012", split, data_dir, undecoded=("image",)).map(to_example)
+    features = {"image": True, "label": True}
+    return read_tfds("imagenet2012", split, data_dir, features, ("image",)).map(to_example)

@@ -39,4 +39,5 @@ def librispeech(
     def to_example(row):
         return {"inputs": row["speech"], "targets": row["text"], "source": row["tfds_id"]}
 
-    return read_tfds("librispeech", split, data_dir).map(to_example)
+    features = {"speech": True, "text": True}
+    return read_tfds("librispeech", split, data_dir, features).map(to_example)

@@ -6,7 +6,11 @@ import tensorflow as tf
 
 
 def read_tfds(
-    name: str, split: str, data_dir: str | Path | None, undecoded: tuple[str, ...] = ()
+    name: str,
+    split: str,
+    data_dir: str | Path | None,
+    features: dict,
+    undecoded: tuple[str, ...] = (),
 ) -> tf.data.Dataset:
     """Reads a data set that tensorflow-datasets has prepared, in the order of its files.
 
@@ -14,6 +18,7 @@ def read_tfds(
         name: name of the data set and its config.
         split: name of the split, slices included, such as `"train[:1%]"`.
         data_dir: folder of tensorflow-datasets; None for its default.
+        features: which features are read, as `tfds.decode.PartialDecoding` takes them.
         undecoded: features whose bytes are left as they are.
 
     Returns:
@@ -35,7 +40,9 @@ def read_tfds(
             split=split,
             data_dir=data_dir,
             download=False,
-            decoders={feature: tfds.decode.SkipDecoding() for feature in undecoded} or None,
+            decoders=tfds.decode.PartialDecoding(
+                features, {feature: tfds.decode.SkipDecoding() for feature in undecoded}
+            ),
             read_config=tfds.ReadConfig(add_tfds_id=True, try_autocache=False),
         )
     except AssertionError as error:
