@@ -9,7 +9,7 @@ def read_tfds(
     name: str,
     split: str,
     data_dir: str | Path | None,
-    features: dict,
+    features: dict | None = None,
     undecoded: tuple[str, ...] = (),
 ) -> tf.data.Dataset:
     """Reads a data set that tensorflow-datasets has prepared, in the order of its files.
@@ -18,7 +18,8 @@ def read_tfds(
         name: name of the data set and its config.
         split: name of the split, slices included, such as `"train[:1%]"`.
         data_dir: folder of tensorflow-datasets; None for its default.
-        features: which features are read, as `tfds.decode.PartialDecoding` takes them.
+        features: which features are read, as `tfds.decode.PartialDecoding` takes them; None reads
+            all.
         undecoded: features whose bytes are left as they are.
 
     Returns:
@@ -34,15 +35,14 @@ def read_tfds(
         raise ImportError(
             "This data set needs tensorflow-datasets: pip install 'keras-multimodel[tfds]'"
         ) from error
+    skipped = {feature: tfds.decode.SkipDecoding() for feature in undecoded}
     try:
         return tfds.load(
             name,
             split=split,
             data_dir=data_dir,
             download=False,
-            decoders=tfds.decode.PartialDecoding(
-                features, {feature: tfds.decode.SkipDecoding() for feature in undecoded}
-            ),
+            decoders=features and tfds.decode.PartialDecoding(features, skipped),
             read_config=tfds.ReadConfig(add_tfds_id=True, try_autocache=False),
         )
     except AssertionError as error:
