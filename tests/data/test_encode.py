@@ -53,6 +53,7 @@ SOUNDS = [flac(noise) for noise in NOISE]
 JPEG = [tf.io.encode_jpeg(tf.fill([8, 8, 3], tf.cast(n, tf.uint8))).numpy() for n in (9, 99)]
 IMAGE = data.ImagePreprocessor((8, 8))
 MEL = data.AudioPreprocessor(num_mel_bins=4, frame_step=20)
+WAVE = data.WaveformPreprocessor()
 CLASSES = data.CategoryPreprocessor(["cat", "dog"])
 TREES = data.train_tree_preprocessor(["(S (NP (DT a)))"])
 LETTERS = data.train_text_preprocessor(["abc"], 64, "char", max_length=5, byte_fallback=False)
@@ -63,17 +64,17 @@ CASES = {
     "cut JPEG": (JPEG, JPEG[0][:200], IMAGE, "broken image"),
     "no image": (JPEG, b"", IMAGE, "broken image"),
     "cut FLAC": (SOUNDS, SOUNDS[0][:200], MEL, "broken audio"),
-    "flipped bits in FLAC": (SOUNDS, bytes(FLIPPED), MEL, "broken audio"),
+    "flipped bits in FLAC": (SOUNDS, bytes(FLIPPED), WAVE, "broken audio"),
     "zeros": (SOUNDS, flac(np.zeros(400)), MEL, "silent audio"),
-    "constant": (SOUNDS, flac(np.full(400, 0.5)), data.WaveformPreprocessor(), "silent audio"),
+    "constant": (SOUNDS, flac(np.full(400, 0.5)), WAVE, "silent audio"),
     "resampled constant": (
         SOUNDS,
         wav(np.full(400, 0.5)),
-        data.AudioPreprocessor(16000),
+        data.WaveformPreprocessor(16000),
         "silent audio",
     ),
-    "NaN": (SOUNDS, wav(np.where(np.arange(400) == 7, np.nan, 0.1)), MEL, "not finite"),
-    "infinite": (SOUNDS, wav(np.where(np.arange(400) == 7, np.inf, 0.1)), MEL, "not finite"),
+    "NaN": (SOUNDS, wav(np.where(np.arange(400) == 7, np.nan, 0.1)), WAVE, "not finite"),
+    "infinite": (SOUNDS, wav(np.where(np.arange(400) == 7, np.inf, 0.1)), WAVE, "not finite"),
     "empty text": (["a", "word"], "", TEXT, "empty"),
     "white space": (["a", "word"], " \t ", TEXT, "empty"),
     "not UTF-8": (["a", "word"], b"\xff\xfe", TEXT, "UnicodeDecodeError"),
