@@ -19,8 +19,8 @@ def coco_captions(split: str = "train", data_dir: str | Path | None = None) -> t
         data_dir: folder of tensorflow-datasets; None for its default.
 
     Returns:
-        A `tf.data.Dataset` of `{"inputs": bytes of a JPEG file, "targets": caption, "source": file
-        and number}`.
+        A `tf.data.Dataset` of `{"inputs": uint8 image `(height, width, 3)`, "targets": caption,
+        "source": file and number}`.
 
     Raises:
         ValueError: there is no such split, or the data set is not prepared.
@@ -44,4 +44,4 @@ def coco_captions(split: str = "train", data_dir: str | Path | None = None) -> t
         return captions.map(to_example)
 
     features = {"image": True, "captions": {"text": True}}
-    return read_tfds("coco_captions", split, data_dir, features, ("image",)).flat_map(to_examples)
+    return read_tfds("coco_captions", split, data_dir, features).flat_map(to_examples)

@@ -35,7 +35,7 @@ def read_tfds(
         raise ImportError(
             "This data set needs tensorflow-datasets: pip install 'keras-multimodel[tfds]'"
         ) from error
-    skipped = {feature: tfds.decode.SkipDecoding() for feature in undecoded}
+    skipped = {feature: tfds.decode.SkipDecoding() for feature in undecoded} or None
     try:
         return tfds.load(
             name,

@@ -59,7 +59,10 @@ def test_elements():
         assert sorted(spec) == ["inputs", "source", "targets"]
         assert spec["source"] == STRING
         is_audio, is_class = name == "transcribe", name == "classify"
-        assert spec["inputs"] == (tf.TensorSpec((None,), tf.int16) if is_audio else STRING)
+        if name == "caption":
+            assert spec["inputs"] == tf.TensorSpec((None, None, 3), tf.uint8)
+        else:
+            assert spec["inputs"] == (tf.TensorSpec((None,), tf.int16) if is_audio else STRING)
         assert spec["targets"] == (tf.TensorSpec((), tf.int64) if is_class else STRING)
         sources = [example["source"].numpy() for example in dataset]
         assert len(set(sources)) == len(sources) >= EXAMPLES
