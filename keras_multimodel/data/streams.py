@@ -41,6 +41,7 @@ class Stream:
         seed = zlib.crc32(f"{self._seed} {origin}".encode())
         options = tf.data.Options()
         options.deterministic = True
+        options.autotune.enabled = False
         # Who reads a stream may be a thread of TensorFlow's own pool, on whose threads it would
         # otherwise wait to be computed: with few cores for ever.
         options.threading.private_threadpool_size = max(2, os.cpu_count() or 2)

@@ -221,3 +221,22 @@ def test_batch_and_encode_errors():
     task = types.SimpleNamespace(inputs=net(), targets=net())
     with pytest.raises(ValueError, match="`dataset` must have elements with the keys"):
         data.encode(tf.data.Dataset.range(3), task)
+
+
+def test_parallel_calls_change_nothing():
+    def order(calls, ahead):
+        dataset = sequences(40).map(lambda example: example, num_parallel_calls=calls)
+        mixed = data.mix({"a": dataset.prefetch(ahead), "b": classes(9)}, batch_size=6)
+        return [[numbers(mixed, "a"), numbers(mixed, "b")] for _ in range(2)]
+
+    first = order(None, 1)
+    assert order(2, 8) == order(tf.data.AUTOTUNE, tf.data.AUTOTUNE) == first
+
+
+def test_errors_of_the_data_come_through():
+    def fail(example):
+        with tf.control_dependencies([tf.debugging.assert_less(example["targets"][0], 5, "five")]):
+            return {key: tf.identity(value) for key, value in example.items()}
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="five"):
+        list(data.mix({"a": sequences(9).map(fail)}, batch_size=2))

@@ -116,9 +116,11 @@ class Adaptive(Schedule, keras.callbacks.Callback):
             self._state["epoch_losses"] = np.zeros(len(self._mixture.sizes))
 
     def on_train_batch_end(self, batch, logs=None):
-        done = self._state["steps"] + batch - self._batch
+        before, length = int(self._state["steps"]), self._mixture.steps
+        # The last of several steps in one execution may lie beyond the end of the epoch.
+        done = min(before + batch - self._batch, (before // length + 1) * length)
         self._batch = batch
-        self._state["steps"] = done
+        self._state["steps"] = np.array(done)
         if done // self.window > self._state["updated"] // self.window:
             self._collect(logs)
             self._update()
