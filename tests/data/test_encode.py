@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from keras_multimodel import data
+from keras_multimodel import data, datasets
 
 GOOD = 1000
 TEXT = data.train_text_preprocessor(["a word", "words of a text"], 300, "char")
@@ -111,6 +111,24 @@ def test_bad_example_among_good_ones(case):
     seen = []
     with pytest.raises(tf.errors.OpError, match=rf"file.tsv:131: {reason}"):
         seen.extend(int(example["targets"]) for example in strict)
+
+
+def test_missing_columns_and_long_examples_among_good_ones(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    short, long = "\n".join(planted(["a\tb"], "a")), "\n".join(planted(["a\tb"], f"{'a' * 9}\tb"))
+    five = data.TextPreprocessor(LETTERS.proto, max_length=5)
+    for text, reason in ((short, "missing column"), (long, "too long")):
+        path.write_text(text)
+        report = data.BadExamples()
+        task, pairs = make_task(five, five), datasets.tsv_pairs(path)
+        kept = data.encode(pairs, task, on_bad="skip", report=report, on_long="bad")
+        with pytest.warns(UserWarning, match=f"{reason} +5 "):
+            assert sum(1 for _ in kept) == GOOD
+        assert report.counts == {reason: len(PLACES)}
+        assert [e.place for e in report.examples] == [f"{path}:{place + 1}" for place in PLACES]
+        strict = data.encode(pairs.skip(1), task, on_long="bad")
+        with pytest.raises(tf.errors.OpError, match=rf"pairs.tsv:131: {reason}"):
+            list(strict)
 
 
 def test_good_examples_are_what_their_preprocessors_make():
