@@ -1,6 +1,7 @@
 """What every layer keeps, over random shapes."""
 
 import functools
+import inspect
 
 import keras
 import numpy as np
@@ -91,6 +92,22 @@ def test_2_causal_attention_sees_nothing_later(length, data):
     before, after = (ops.convert_to_numpy(causal(v, v)) for v in (x, changed))
     np.testing.assert_allclose(after[:, :changed_from], before[:, :changed_from], atol=1e-5)
     assert np.abs(after[:, changed_from:] - before[:, changed_from:]).max() > 1e-3
+
+
+@every_layer
+def test_5_a_layer_made_of_a_config_gives_the_same(name):
+    one = layer(name)
+    again = type(one).from_config(one.get_config())
+    arguments = catalog.sequences(2, 9, 5)
+    catalog.run(again, *arguments)  # builds it
+    again.set_weights(one.get_weights())
+    np.testing.assert_array_equal(catalog.run(again, *arguments), catalog.run(one, *arguments))
+
+
+@every_layer
+def test_5_a_config_has_every_argument(name):
+    arguments = set(inspect.signature(type(layer(name)).__init__).parameters)
+    assert arguments - {"self", "kwargs"} <= set(layer(name).get_config())
 
 
 @pytest.fixture
