@@ -2,7 +2,8 @@
 
 The data set alone and the training steps alone take turns in one process, since a machine's speed
 changes by the minute. Training reads batches that are in memory already. A cold epoch encodes every
-example (audio and text); its successors read the cache. Padding is that of a pass of joint steps.
+example (audio and text); its successors read the cache. Padding is that of an epoch of joint steps,
+with a fixed number of examples of each task in a step and with a token budget.
 
 Usage: python benchmarks/input_pipeline.py [--rounds 3] [--steps 10] [--examples 200000]
 prints JSON: steps per second, ratios of medians, share of padding, resident memory in MB.
@@ -27,6 +28,7 @@ import numpy as np
 import keras_multimodel as kmm
 
 SHARES = eight_tasks.SHARES
+TOKEN_BUDGET = 1024  # positions of a task in a step, of its inputs and targets together
 
 
 def encoded(tasks):
@@ -38,6 +40,11 @@ def encoded(tasks):
 
 def mixed(datasets):
     return kmm.data.mix(datasets, shares=SHARES, seed=1)
+
+
+def bucketed(datasets):
+    shares = {"digits": SHARES["digits"]}  # images and classes have no length
+    return kmm.data.mix(datasets, shares=shares, token_budget=TOKEN_BUDGET, seed=1)
 
 
 def read_epoch(dataset):
@@ -81,9 +88,9 @@ def speed(tasks, rounds, steps):
     }
 
 
-def padding(datasets):
+def padding(mixture):
     """Returns the share of padding of each task, and of all, over one epoch."""
-    report = kmm.data.report(mixed(datasets), progress=False)
+    report = kmm.data.report(mixture, progress=False)
     shares = {
         row["task"] + " " + row["part"]: row["padding"] for row in report.rows() if "padding" in row
     }
@@ -120,7 +127,8 @@ def main():
     result = {"cores": len(os.sched_getaffinity(0)), "examples_per_step": sum(SHARES.values())}
     parts = {
         "speed": lambda: speed(tasks, arguments.rounds, arguments.steps),
-        "padding": lambda: padding(datasets),
+        "padding": lambda: padding(mixed(datasets)),
+        "padding_with_buckets": lambda: padding(bucketed(datasets)),
         "memory": lambda: memory(datasets, arguments.examples),
     }
     for name, measure in parts.items():

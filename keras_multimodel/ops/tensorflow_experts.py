@@ -122,9 +122,13 @@ def _stacked_products(left, right):
     stacked = tf.raw_ops.Empty(shape=shape, dtype=tf.float32, init=False)
     places = tf.unstack(tf.reshape(tf.range(shape[0]), [num_experts, pieces]))
     piece_shape = tf.constant([pieces, shape[1]])
-    writes = []
-    for place, product in zip(places, products):
-        value = tf.raw_ops.Reshape(tensor=product, shape=piece_shape)
-        writes.append(tf.raw_ops.InplaceUpdate(x=stacked, i=place, v=value))
+    values = [tf.raw_ops.Reshape(tensor=product, shape=piece_shape) for product in products]
+    writes = [
+        tf.raw_ops.InplaceUpdate(x=stacked, i=place, v=value)
+        for place, value in zip(places[:-1], values[:-1])
+    ]
+    # What is returned comes out of a write: a control dependency of a reshape alone is lost where
+    # the graph's optimizer joins it with the reshape of whoever uses the gradient.
     with tf.control_dependencies(writes):
-        return tf.reshape(stacked, [num_experts, rows, columns])
+        last = tf.raw_ops.InplaceUpdate(x=stacked, i=places[-1], v=values[-1])
+    return tf.reshape(last, [num_experts, rows, columns])

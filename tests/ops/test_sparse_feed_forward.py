@@ -158,3 +158,29 @@ def test_half_precision_stacks_the_same_gradients():
     for value, gradient in zip(expected, tape.gradient(loss, inputs)):
         gradient = tf.cast(gradient, "float32").numpy()
         np.testing.assert_allclose(gradient, value, atol=0.05 * np.abs(value).max())
+
+
+@on_tensorflow
+def test_gradients_that_a_graph_reshapes():
+    """They are written in place; the graph must not read them before they are there."""
+    import tensorflow as tf
+
+    x, gates, upstream, kernels, experts = expert_cases.arrays("mixed", "relu")
+    weights = [tf.convert_to_tensor(kernel) for kernel in kernels]
+
+    def vector():
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            y = sparse_feed_forward(
+                tf.constant(x),
+                tf.constant(experts),
+                tf.constant(gates),
+                weights,
+                keras.activations.relu,
+            )
+            loss = tf.reduce_sum(y * upstream)
+        return tf.concat([tf.reshape(g, [-1]) for g in tape.gradient(loss, weights)], 0)
+
+    expected = vector()
+    for _ in range(5):
+        np.testing.assert_allclose(tf.function(vector)(), expected, rtol=1e-5, atol=1e-5)
