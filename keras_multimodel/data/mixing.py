@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -46,7 +47,12 @@ class Mixing:
 
     def dataset(self) -> tf.data.Dataset:
         """Returns the data set whose iterations are the epochs."""
-        return tf.data.Dataset.from_generator(self, output_signature=self._signature)
+        dataset = tf.data.Dataset.from_generator(self, output_signature=self._signature)
+        options = tf.data.Options()
+        # The thread that runs this generator waits for the streams. From TensorFlow's own pool, it
+        # would keep them from being computed: with few cores for ever.
+        options.threading.private_threadpool_size = max(2, os.cpu_count() or 2)
+        return dataset.with_options(options)
 
     def __call__(self) -> Iterator[dict]:
         """Yields the steps of the position's epoch, as dicts from task to batch."""

@@ -1,6 +1,5 @@
 """Endless batches of one task, read from any place on."""
 
-import os
 import zlib
 from collections.abc import Callable, Mapping
 
@@ -41,10 +40,6 @@ class Stream:
         seed = zlib.crc32(f"{self._seed} {origin}".encode())
         options = tf.data.Options()
         options.deterministic = True
-        options.autotune.enabled = False
-        # Who reads a stream may be a thread of TensorFlow's own pool, on whose threads it would
-        # otherwise wait to be computed: with few cores for ever.
-        options.threading.private_threadpool_size = max(2, os.cpu_count() or 2)
         dataset = self._batches(lambda index: seed + index, batch)
         return dataset.prefetch(1).with_options(options)
 
