@@ -96,3 +96,23 @@ class TopKAccuracy(_PositionMean):
 
     def get_config(self):
         return {**super().get_config(), "k": self.k}
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class StepMean(keras.metrics.Mean):
+    """Mean over steps, however many examples each has.
+
+    Keras weighs the loss of a step by the examples of one task, which may be none in a step that
+    trains another.
+
+    Call arguments:
+        values: a scalar.
+        sample_weight: number of examples, or None; every step counts once.
+    """
+
+    def update_state(self, values, sample_weight=None):
+        if sample_weight is not None:
+            # A constant would be counted once more at the end of a data set of unknown size,
+            # where TensorFlow finds no batch, but runs what needs none.
+            sample_weight = ops.cast(ops.greater_equal(sample_weight, 0), self.dtype)
+        super().update_state(values, sample_weight)

@@ -89,3 +89,28 @@ def test_data_of_ones_own_become_tasks(tmp_path, monkeypatch, capsys):
     table = capsys.readouterr().out
     assert re.search(r"missing column +1  pairs.tsv:41\n", table)
     assert re.search(r"broken image +1  flowers/rose/broken.jpg\n", table)
+
+
+def test_mixing_and_resume(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = next(block for block in BLOCKS if "kmm.data.Position()" in block)
+    random = np.random.default_rng(0)
+    ids = random.integers(3, 50, (32, 6)).astype("int32")
+    text = kmm.layers.TextModality(50, 16)
+    image = kmm.layers.ImageModality(16, num_blocks=1)
+    tasks = [
+        kmm.Task("digits", inputs=image, targets=kmm.layers.CategoryModality(10, 16)),
+        kmm.Task("en_de", inputs=text, targets=text),
+    ]
+    sizes = {"num_encoder_blocks": 1, "num_mixer_blocks": 0, "num_decoder_blocks": 0}
+    model = kmm.MultiModel(tasks, 16, attention_block=None, moe=None, **sizes)
+    model.compile("adam")
+    names = {
+        "kmm": kmm,
+        "model": model,
+        "digits": _examples(np.zeros((32, 8, 8, 3), "float32"), np.arange(32) % 10),
+        "pairs": _examples(ids, ids),
+    }
+    exec(_small(code), names)  # noqa: S102
+    assert (tmp_path / "runs" / "two_tasks" / "state.npz").is_file()
+    assert model.optimizer.iterations == 4  # an epoch: two tasks of 64 examples, 32 a step

@@ -1,18 +1,18 @@
 """From encoded examples of several tasks to one data set of batches."""
 
 import functools
-import math
 from collections.abc import Mapping
 
 import tensorflow as tf
 
+from keras_multimodel.data.buckets import bucketed_source
 from keras_multimodel.data.checks import check_elements
 from keras_multimodel.data.mixing import Mixing
 from keras_multimodel.data.position import Position
-from keras_multimodel.data.rows import rows_of_joint_steps, rows_of_single_steps
+from keras_multimodel.data.rows import rows_of_steps, token_budgets
 from keras_multimodel.data.schedules.adaptive import Adaptive
 from keras_multimodel.data.schedules.schedule import Schedule
-from keras_multimodel.data.streams import Stream, fixed_batches
+from keras_multimodel.data.streams import Stream, fixed_source
 
 
 def mix(
@@ -25,6 +25,7 @@ def mix(
     buffer_size: int = 8192,
     schedule: Schedule | None = None,
     position: Position | None = None,
+    token_budget: int | Mapping[str, int] | None = None,
 ) -> tf.data.Dataset:
     """Mixes the data sets of several tasks: each step holds a share of every task, or one task.
 
@@ -54,14 +55,18 @@ def mix(
         schedule: which task each step trains; None if each step trains all. See
             `kmm.data.schedules`.
         position: which epoch comes next, to resume training; see `Position`.
+        token_budget: most positions of a task's batch, padding included, of its inputs and targets
+            together; or task name -> budget. These tasks get batches of similar length with as
+            many examples as fit, instead of a fixed number, and every example of a pass once. One
+            number is for all tasks with sequences.
 
     Returns:
         A finite `tf.data.Dataset` of known cardinality.
 
     Raises:
         ValueError: there is no data set, one is empty or has other elements, the arguments do
-            not give each task at least one example in a step, or a schedule needs the size of an
-            infinite data set.
+            not give each task at least one example in a step, an example is longer than the token
+            budget, or a schedule or budget needs all lengths of an infinite data set.
 
     Example:
 
@@ -73,19 +78,24 @@ def mix(
     _check_datasets(datasets)
     _check_helpers(schedule, position)
     names = list(datasets)
-    rows_of_steps = rows_of_joint_steps if schedule is None else rows_of_single_steps
-    rows = rows_of_steps(names, batch_size, shares)
-    sizes = {name: _size(name, dataset, steps, schedule) for name, dataset in datasets.items()}
-    continues = shuffle and not (steps is None and schedule is None)
-    steps = _steps(steps, sizes, rows, schedule)
-    streams, signature = {}, {}
+    budgets = token_budgets(datasets, token_budget)
+    fixed = [name for name in names if name not in budgets]
+    rows = rows_of_steps(fixed, batch_size, shares, joint=schedule is None)
+    sources = {}
     for name, dataset in datasets.items():
-        buffer = min(buffer_size, sizes[name] or buffer_size) if shuffle else None
-        batches = fixed_batches(dataset, rows[name], sizes[name], buffer)
-        streams[name] = Stream(batches, f"{seed} {name}")
-        spec = dataset.padded_batch(rows[name], drop_remainder=schedule is None).element_spec
-        signature[name] = spec
+        size = _size(name, dataset, steps, schedule)
+        buffer = min(buffer_size, size or buffer_size) if shuffle else None
+        if name in budgets:
+            sources[name] = bucketed_source(name, dataset, budgets[name], buffer)
+        else:
+            sources[name] = fixed_source(dataset, rows[name], size, buffer, schedule is None)
+    continues = shuffle and not (steps is None and schedule is None)
+    steps = _steps(steps, sources, schedule)
+    sizes = {name: source.size for name, source in sources.items()}
+    streams = {name: Stream(source.batches, f"{seed} {name}") for name, source in sources.items()}
+    signature = {name: dict(source.spec) for name, source in sources.items()}
     where = Position() if position is None else position
+    rows = {name: source.rows for name, source in sources.items()}
     where.bind(_description(seed, steps, rows, sizes, shuffle and buffer_size, schedule), schedule)
     draws = None
     if schedule is not None:
@@ -169,7 +179,7 @@ def _description(seed, steps, rows, sizes, buffer_size, schedule):
     """Returns what the contents of an epoch depend on, besides the examples."""
     kind = None if schedule is None else {type(schedule).__name__: schedule.get_config()}
     return {
-        "seed": seed,
+        "seed": int(seed),
         "steps": steps,
         "rows": rows,
         "sizes": sizes,
@@ -208,10 +218,10 @@ def _size(name, dataset, steps, schedule):
     return size if size >= 0 else None
 
 
-def _steps(steps, sizes, rows, schedule):
+def _steps(steps, sources, schedule):
     """Returns the steps of an epoch: those that are given, or those that one pass takes."""
     if steps is None:
-        passes = [math.ceil(size / rows[name]) for name, size in sizes.items()]
+        passes = [source.num_batches for source in sources.values()]
         return max(passes) if schedule is None else sum(passes)
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"`steps` must be a positive integer. Received: steps={steps}")

@@ -1,5 +1,7 @@
 """Where the reading of a mixture stands."""
 
+import json
+
 
 class Position:
     """Which epoch of a mixture comes next, and how many of its steps are left out.
@@ -72,7 +74,8 @@ class Position:
                 "`position` must be new for every mixture. Received: that of a mixture of "
                 f"{', '.join(self._mixture['rows'])}"
             )
-        self._mixture, self._schedule, self._steps = mixture, schedule, mixture["steps"]
+        self._mixture = json.loads(json.dumps(mixture))  # as it comes back from a file
+        self._schedule, self._steps = schedule, mixture["steps"]
         self.move(self.epoch, self.step)
 
     @property

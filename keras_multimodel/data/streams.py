@@ -1,9 +1,21 @@
 """Endless batches of one task, read from any place on."""
 
+import math
 import zlib
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import tensorflow as tf
+
+
+class Source(NamedTuple):
+    """How a stream makes its batches."""
+
+    batches: Callable  # (pass_seed, batch) -> data set
+    num_batches: int | None  # of a pass, None if unknown
+    size: int | None  # examples, None if unknown
+    rows: int | dict  # what decides how many examples a batch has
+    spec: Mapping[str, tf.TensorSpec]  # of a batch
 
 
 class Stream:
@@ -58,19 +70,24 @@ class Reader:
         return element
 
 
-def fixed_batches(
-    dataset: tf.data.Dataset, rows: int, size: int | None, buffer_size: int | None
-) -> Callable:
-    """Returns the `batches` of a stream whose batches all have the same number of examples.
+def fixed_source(
+    dataset: tf.data.Dataset,
+    rows: int,
+    size: int | None,
+    buffer_size: int | None,
+    static: bool,
+) -> Source:
+    """Returns batches that all have the same number of examples.
 
     Args:
         dataset: the examples.
         rows: number of examples in a batch; the batches go on over the end of a pass.
         size: number of examples, None if unknown.
         buffer_size: the most examples that shuffling holds in memory, None for no shuffling.
+        static: whether every step has such a batch.
 
     Returns:
-        A function `(pass_seed, batch) -> dataset`.
+        The source.
     """
 
     def batches(pass_seed, batch):
@@ -78,7 +95,9 @@ def fixed_batches(
         examples = endless_passes(dataset, pass_seed, first_pass, buffer_size)
         return examples.skip(skipped).padded_batch(rows, drop_remainder=True)
 
-    return batches
+    num_batches = None if size is None else math.ceil(size / rows)
+    spec = dataset.padded_batch(rows, drop_remainder=static).element_spec
+    return Source(batches, num_batches, size, rows, spec)
 
 
 def endless_passes(

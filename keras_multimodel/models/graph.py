@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_multimodel.decoding.generate import TaskGenerator
 from keras_multimodel.models.checks import check_stacks
+from keras_multimodel.models.empty_batches import AtLeastOneRow
 from keras_multimodel.models.stacking import Stack, Unstack
 from keras_multimodel.models.stepping import CachedSteps, RecomputedSteps
 
@@ -23,7 +24,24 @@ def input_tensors(tasks) -> dict:
     return tensors
 
 
-def encode(tasks, stacks, encoder, inputs: dict) -> dict:
+def fill_empty_batches(inputs: dict) -> tuple[dict, dict]:
+    """Gives each task without rows in a batch one row of zeros.
+
+    Args:
+        inputs: per task the dict of its input tensors.
+
+    Returns:
+        the same with at least one row, and per task a boolean `(batch, 1)`, True at real rows.
+    """
+    filled, real = {}, {}
+    for name, tensors in inputs.items():
+        pairs = {key: AtLeastOneRow()(tensor) for key, tensor in tensors.items()}
+        filled[name] = {key: pair[0] for key, pair in pairs.items()}
+        real[name] = pairs["inputs"][1]
+    return filled, real
+
+
+def encode(tasks, stacks, encoder, inputs: dict, real: dict | None = None) -> dict:
     """Runs input nets and encoder.
 
     Args:
@@ -31,6 +49,7 @@ def encode(tasks, stacks, encoder, inputs: dict) -> dict:
         stacks: lists of the names of tasks that pass the encoder together.
         encoder: the encoder layer.
         inputs: per task the dict of its input tensors.
+        real: per task a boolean `(batch, 1)`, True at real rows; None if all are.
 
     Returns:
         per task the encoded input `(batch, length, hidden_dim)`, its mask, and the features before
@@ -47,7 +66,7 @@ def encode(tasks, stacks, encoder, inputs: dict) -> dict:
         )
         if mask is None:
             mask = ops.ones_like(sequences[task.name][..., 0], dtype="bool")
-        masks[task.name] = mask
+        masks[task.name] = mask if real is None else ops.logical_and(mask, real[task.name])
     encoded = encoder(*_stack_all(stacks, sequences, masks))
     encoded = _unstack_all(stacks, encoded, sequences)
     names = [task.name for task in tasks]

@@ -11,8 +11,10 @@ from keras_multimodel.decoding.generation import Generation
 from keras_multimodel.layers.attention_block import AttentionBlock
 from keras_multimodel.layers.conv_block import ConvBlock
 from keras_multimodel.layers.moe_layer import MoELayer
+from keras_multimodel.metrics import StepMean
 from keras_multimodel.models import checks, graph, joint_loss
 from keras_multimodel.models.body import Body
+from keras_multimodel.models.empty_batches import RowsLike
 from keras_multimodel.models.graph import stacks_of
 from keras_multimodel.models.task import Task, unique_modalities
 from keras_multimodel.models.training_variables import make_variables
@@ -102,12 +104,15 @@ class MultiModel(keras.Model):
                 num_decoder_blocks,
             )
         inputs = graph.input_tensors(tasks)
-        encoded = graph.encode(tasks, encoder_stacks, body.encoder, inputs)
+        filled, real = graph.fill_empty_batches(inputs)
+        encoded = graph.encode(tasks, encoder_stacks, body.encoder, filled, real)
         outputs = {
             **graph.classify([task for task in tasks if not task.autoregressive], encoded),
-            **graph.decode(writers, decoder_stacks, body, inputs, encoded),
+            **graph.decode(writers, decoder_stacks, body, filled, encoded),
         }
-        outputs = {task.name: outputs[task.name] for task in tasks}
+        outputs = {
+            task.name: RowsLike()(outputs[task.name], inputs[task.name]["inputs"]) for task in tasks
+        }
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         # A namespace hides what it holds from Keras, which would track and save it a second time.
         self._parts = SimpleNamespace(
@@ -204,6 +209,7 @@ class MultiModel(keras.Model):
             **kwargs,
         )
         self._compile_config.config["task_weighting"] = task_weighting
+        self._loss_tracker = StepMean(name="loss")
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
