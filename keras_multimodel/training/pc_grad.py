@@ -93,6 +93,7 @@ def project(products, order):
         other = ops.one_hot(order[:, visit], size)
         along = ops.sum(ops.matmul(result, products) * other, axis=1)
         shift = ops.divide_no_nan(along, ops.sum(other * squares, axis=1))
-        conflicts = ops.logical_and(along < 0, ops.sum(other * identity, axis=1) == 0)
+        is_other = 1.0 - ops.sum(other * identity, axis=1)
+        conflicts = along * is_other < 0
         result = result - ops.where(conflicts, shift, 0.0)[:, None] * other
     return result

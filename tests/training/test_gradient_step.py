@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from keras_multimodel.layers import MoELayer
-from keras_multimodel.layers.routers import NoisyTopKRouter
 from keras_multimodel.losses import LabelSmoothedCrossentropy
 from keras_multimodel.training import GradNorm, PCGrad
 from tests.models.small_models import HIDDEN_DIM
@@ -17,8 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def make_experts():
-    router = NoisyTopKRouter(4, 2, noise_scale=0.0)
-    return MoELayer(HIDDEN_DIM, 4, 2, router=router, balance_loss_weight=0.1)
+    return MoELayer(HIDDEN_DIM, 4, 2, router="top_k", balance_loss_weight=0.1)
 
 
 def gradients(model, batch):
