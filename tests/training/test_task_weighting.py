@@ -27,7 +27,8 @@ def test_the_logs_show_weights_that_change(fitted):
     for name, weight in (("a_weight", 1.0), ("b_weight", 0.5)):
         assert len(history[name]) == 4 and np.all(np.isfinite(history[name]))
         assert abs(history[name][-1] - weight) > 1e-4, name
-    assert history["loss"][-1] < history["loss"][0]
+    # Not that it falls: its factors change.
+    assert np.all(np.isfinite(history["loss"]))
 
 
 def test_evaluation_reports_the_plain_losses(fitted):
