@@ -54,20 +54,21 @@ class DWA(TaskWeighting):
         part = has_part(losses)
         self.loss_sums.assign(self.loss_sums + ops.where(part, losses, 0.0))
         self.loss_counts.assign(self.loss_counts + ops.cast(part, "float32"))
-        known = ops.not_equal(self.means_before, 0)
-        means_before = ops.where(known, self.means_before, 1.0)
-        ratios = ops.where(known, self.last_means / means_before, 1.0)
+        last, before = (ops.convert_to_tensor(v) for v in (self.last_means, self.means_before))
+        known = ops.not_equal(before, 0)
+        ratios = ops.where(known, last / ops.where(known, before, 1.0), 1.0)
         shares = ops.softmax(ratios / self.temperature)
         return ops.multiply(self.task_weights, shares) * len(self.task_names)
 
     def end_epoch(self):
-        counts = ops.convert_to_tensor(self.loss_counts)
+        state = (self.loss_sums, self.loss_counts, self.last_means, self.means_before)
+        sums, counts, last, before = (ops.convert_to_tensor(variable) for variable in state)
         counted = counts > 0
-        means = self.loss_sums / ops.maximum(counts, 1.0)
-        self.means_before.assign(ops.where(counted, self.last_means, self.means_before))
-        self.last_means.assign(ops.where(counted, means, self.last_means))
+        means = sums / ops.maximum(counts, 1.0)
+        self.means_before.assign(ops.where(counted, last, before))
+        self.last_means.assign(ops.where(counted, means, last))
         for variable in (self.loss_sums, self.loss_counts):
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(ops.zeros(variable.shape))
 
     def get_config(self):
         return {**super().get_config(), "temperature": self.temperature}
