@@ -1,6 +1,8 @@
 """The steps of a mixture, epoch by epoch."""
 
+import atexit
 import collections
+import gc
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +12,22 @@ import tensorflow as tf
 
 from keras_multimodel.data.position import Position
 from keras_multimodel.data.streams import Stream
+
+_ITERATORS = ("_iterator_resource", "_multi_device_iterator_resource")
+
+
+@atexit.register
+def release_iterators() -> None:
+    """Ends the iterations of TensorFlow data sets that are still held when Python exits.
+
+    An iteration of a mixture calls Python when it ends. After Python has begun to take itself down
+    that is not possible any more, and TensorFlow would wait for it for ever.
+    """
+    for thing in gc.get_objects():
+        if issubclass(type(thing), tf.data.Iterator):
+            for name in _ITERATORS:
+                if hasattr(thing, name):
+                    setattr(thing, name, None)
 
 
 class Mixing:

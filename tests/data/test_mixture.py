@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -240,3 +243,16 @@ def test_errors_of_the_data_come_through():
 
     with pytest.raises(tf.errors.InvalidArgumentError, match="five"):
         list(data.mix({"a": sequences(9).map(fail)}, batch_size=2))
+
+
+def test_a_process_ends_that_holds_an_iteration():
+    code = """
+import builtins
+import tensorflow as tf
+from keras_multimodel import data
+numbers = tf.data.Dataset.range(99).map(lambda i: {"inputs": tf.fill([3], i), "targets": i})
+builtins.held = iter(data.mix({"a": numbers}, batch_size=4).repeat())
+next(builtins.held)
+"""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=300)
