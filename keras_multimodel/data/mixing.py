@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.data.ops.multi_device_iterator_ops import OwnedMultiDeviceIterator
 
 from keras_multimodel.data.position import Position
 from keras_multimodel.data.streams import Stream
 
-_ITERATORS = ("_iterator_resource", "_multi_device_iterator_resource")
+_ITERATORS = (tf.data.Iterator, OwnedMultiDeviceIterator)
+_RESOURCES = ("_iterator_resource", "_device_iterators", "_multi_device_iterator_resource")
 
 
 @atexit.register
@@ -24,8 +26,8 @@ def release_iterators() -> None:
     that is not possible any more, and TensorFlow would wait for it for ever.
     """
     for thing in gc.get_objects():
-        if issubclass(type(thing), tf.data.Iterator):
-            for name in _ITERATORS:
+        if issubclass(type(thing), _ITERATORS):
+            for name in _RESOURCES:
                 if hasattr(thing, name):
                     setattr(thing, name, None)
 

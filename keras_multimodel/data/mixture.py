@@ -1,12 +1,14 @@
 """From encoded examples of several tasks to one data set of batches."""
 
 import functools
+import math
 from collections.abc import Mapping
 
 import tensorflow as tf
 
 from keras_multimodel.data.buckets import bucketed_source
 from keras_multimodel.data.checks import check_elements
+from keras_multimodel.data.joint_steps import joint_steps
 from keras_multimodel.data.mixing import Mixing
 from keras_multimodel.data.position import Position
 from keras_multimodel.data.rows import rows_of_steps, token_budgets
@@ -36,12 +38,15 @@ def mix(
     Without `steps`, an epoch of joint steps ends when every example has been seen at least once:
     after the most steps that a data set needs for one pass. Smaller data sets are repeated
     meanwhile, and the next epoch begins new passes. An epoch of a `schedule` has as many steps as
-    one pass over all tasks. With `steps` or a `schedule`, the next epoch goes on in the passes
-    where the last one ended, unless `shuffle` is False: then every epoch begins anew.
+    one pass over all tasks. With a `schedule`, or `steps` and a `position` or `token_budget`, the
+    next epoch goes on in the passes where the last one ended, unless `shuffle` is False: then every
+    epoch begins anew.
 
-    The k-th iteration gives epoch k, which follows from the arguments alone: it does not depend on
-    threads or on how far other iterations were read. Data sets must give the same examples at each
-    pass for that; let `mix` shuffle them.
+    The order of the k-th iteration follows from the arguments alone: it does not depend on threads
+    or on how far other iterations were read. Data sets must give the same examples at each pass for
+    that; let `mix` shuffle them. With a `position`, `schedule` or `token_budget` the k-th iteration
+    gives epoch k, where a `position` can move it; these are read by Python, and not meant for a
+    `MirroredStrategy`. Without them each iteration begins new passes, and TensorFlow alone reads.
 
     Args:
         datasets: task name -> encoded examples (see `encode`).
@@ -81,6 +86,13 @@ def mix(
     budgets = token_budgets(datasets, token_budget)
     fixed = [name for name in names if name not in budgets]
     rows = rows_of_steps(fixed, batch_size, shares, joint=schedule is None)
+    if schedule is None and position is None and not budgets:
+        sizes = {name: _size(name, dataset, steps, None) for name, dataset in datasets.items()}
+        passes = [math.ceil(size / rows[name]) for name, size in sizes.items() if size]
+        steps = _steps(steps, passes, None)
+        joint = joint_steps(datasets, rows, sizes, steps, shuffle, seed, buffer_size)
+        joint = joint.map(_to_model).apply(tf.data.experimental.assert_cardinality(steps))
+        return joint.prefetch(2)
     sources = {}
     for name, dataset in datasets.items():
         size = _size(name, dataset, steps, schedule)
@@ -90,7 +102,7 @@ def mix(
         else:
             sources[name] = fixed_source(dataset, rows[name], size, buffer, schedule is None)
     continues = shuffle and not (steps is None and schedule is None)
-    steps = _steps(steps, sources, schedule)
+    steps = _steps(steps, [source.num_batches for source in sources.values()], schedule)
     sizes = {name: source.size for name, source in sources.items()}
     streams = {name: Stream(source.batches, f"{seed} {name}") for name, source in sources.items()}
     signature = {name: dict(source.spec) for name, source in sources.items()}
@@ -218,10 +230,9 @@ def _size(name, dataset, steps, schedule):
     return size if size >= 0 else None
 
 
-def _steps(steps, sources, schedule):
+def _steps(steps, passes, schedule):
     """Returns the steps of an epoch: those that are given, or those that one pass takes."""
     if steps is None:
-        passes = [source.num_batches for source in sources.values()]
         return max(passes) if schedule is None else sum(passes)
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"`steps` must be a positive integer. Received: steps={steps}")

@@ -162,15 +162,10 @@ def test_another_process(tmp_path):
     assert_same(train(make_model(), tmp_path / "cut", "joint", save_freq=3), expected)
 
 
-def test_replicas(tmp_path, strategy):
-    keras.utils.set_random_seed(1)
-    expected = train(make_model(strategy.scope), tmp_path / "uncut", "one task")
-    keras.utils.set_random_seed(1)
+def test_replicas_are_refused(tmp_path, strategy):
     model = make_model(strategy.scope)
-    assert train(model, tmp_path / "cut", "one task", cut=8, save_freq=2) is None
-    for variable in model.trainable_variables:
-        variable.assign(keras.ops.ones_like(variable))
-    assert_same(train(model, tmp_path / "cut", "one task", save_freq=2), expected)
+    with pytest.raises(ValueError, match="one device .* Received: a model on 2 replicas"):
+        train(model, tmp_path, "joint")
 
 
 def test_a_training_that_has_ended_goes_on_with_more_epochs_only(model, uncut, tmp_path):
