@@ -37,8 +37,8 @@ class Resume(keras.callbacks.Callback):
 
     Raises:
         ValueError: an argument is out of range. At the begin of training: the state is damaged, or
-            of another model or mixture; `fit` does not train on the mixture of `position`; the model
-            is on several replicas.
+            of another model or mixture; `fit` does not train on the mixture of `position`; the
+            model is on several replicas.
 
     Example:
 
