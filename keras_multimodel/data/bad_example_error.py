@@ -24,7 +24,9 @@ class BadExampleError(ValueError):
         self.reason = reason
 
 
-def require(value: tf.Tensor, good, reason: str, explain: Callable[[], str]) -> tf.Tensor:
+def require(
+    value: tf.Tensor, good, reason: str, explain: Callable[[], str], shown: tuple = ()
+) -> tf.Tensor:
     """Returns a tensor that is there only if a condition holds.
 
     Args:
@@ -32,6 +34,7 @@ def require(value: tf.Tensor, good, reason: str, explain: Callable[[], str]) -> 
         good: the condition, a bool scalar.
         reason: what is wrong if it does not hold.
         explain: function without arguments that returns the message; called eagerly only.
+        shown: strings and tensors that a graph adds to the reason.
 
     Returns:
         `value`. In a graph, computing it raises `tf.errors.InvalidArgumentError` if it does not.
@@ -43,5 +46,5 @@ def require(value: tf.Tensor, good, reason: str, explain: Callable[[], str]) -> 
         if not good:
             raise BadExampleError(reason, explain())
         return value
-    with tf.control_dependencies([tf.debugging.Assert(good, [f"bad example: {reason}"])]):
+    with tf.control_dependencies([tf.debugging.Assert(good, [f"bad example: {reason}", *shown])]):
         return tf.identity(value)

@@ -59,13 +59,13 @@ class CategoryPreprocessor(Preprocessor):
         else:
             label = tf.cast(raw, tf.int64)
             known = (label >= 0) & (label < len(self.names))
+        expected = f"`raw` must be one of the {len(self.names)} classes."
         return require(
             tf.cast(label, tf.int32),
             known,
             "not a class",
-            lambda: (
-                f"`raw` must be one of the {len(self.names)} classes. Received: raw={_plain(raw)!r}"
-            ),
+            lambda: f"{expected} Received: raw={_plain(raw)!r}",
+            (expected, "Received: raw=", raw),
         )
 
     def decode(self, prediction, inputs=None) -> str:
