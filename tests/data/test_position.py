@@ -29,7 +29,7 @@ def contents(mixed):
 def uncut():
     found = {}
     for case, arguments in ARGUMENTS.items():
-        mixed = data.mix(SETS, **arguments)
+        mixed = data.mix(SETS, **arguments, position=data.Position())
         found[case] = [contents(mixed) for _ in range(4)]
     return found
 
@@ -62,7 +62,7 @@ def test_iterations_that_are_broken_off_change_nothing(uncut, case):
 
 
 def test_epochs_of_few_steps_go_on_through_the_pass():
-    mixed = data.mix({"a": sequences(12)}, batch_size=2, steps=2)
+    mixed = data.mix({"a": sequences(12)}, batch_size=2, steps=2, position=data.Position())
     passes = [[n for _ in range(3) for step in contents(mixed) for n in step["a"]] for _ in "12"]
     assert [sorted(numbers) for numbers in passes] == [list(range(1, 13))] * 2
     assert passes[0] != passes[1]
