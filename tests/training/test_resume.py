@@ -163,9 +163,10 @@ def test_another_process(tmp_path):
 
 
 def test_replicas_are_refused(tmp_path, strategy):
-    model = make_model(strategy.scope)
+    callback = Resume(tmp_path, data.Position())
+    callback.set_model(make_model(strategy.scope))
     with pytest.raises(ValueError, match="one device .* Received: a model on 2 replicas"):
-        train(model, tmp_path, "joint")
+        callback.on_train_begin()
 
 
 def test_a_training_that_has_ended_goes_on_with_more_epochs_only(model, uncut, tmp_path):
