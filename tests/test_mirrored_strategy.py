@@ -112,3 +112,23 @@ def test_the_trained_models_predict_the_same(one, two):
     outputs = [numpy_outputs(model(x, training=False)) for _, _, model, _ in (one, two)]
     for name in outputs[0]:
         np.testing.assert_allclose(outputs[1][name], outputs[0][name], atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [3, 1])
+def test_rows_that_do_not_divide_among_the_replicas(strategy, rows):
+    import tensorflow as tf
+
+    def run(scope):
+        with scope:
+            model = set_weights(build(make_tasks("copy", "topic"), moe=None))
+            model.compile("sgd")
+        rng = np.random.default_rng(0)
+        text, targets = ids(rng, [5, 4, 6, 2][:rows], 11), ids(rng, [3, 1, 2, 4][:rows], 11)
+        x = {"copy": {"inputs": text, "targets": targets}, "topic": {"inputs": text}}
+        y = {"copy": targets, "topic": np.arange(rows, dtype="int32")}
+        data = tf.data.Dataset.from_tensors((x, y)).repeat(2)
+        return model.fit(data, verbose=0).history, model.evaluate(data, verbose=0, return_dict=True)
+
+    for mine, theirs in zip(run(contextlib.nullcontext()), run(strategy.scope())):
+        for name in mine:
+            np.testing.assert_allclose(theirs[name], mine[name], rtol=1e-4, err_msg=name)

@@ -155,6 +155,14 @@ def check_data(tasks: dict[str, Task], x, y=None, argument: str = "x"):
     return x
 
 
+def check_validation_data(tasks: dict[str, Task], data):
+    """Checks what `fit` is given as `validation_data`: as `check_data`, or a tuple of arrays."""
+    if isinstance(data, tuple):
+        check_data(tasks, *data[:2], argument="validation_data")
+        return data
+    return check_data(tasks, data, argument="validation_data")
+
+
 def _check_examples(argument, x, y):
     sizes = {}
     for name, arrays in [*x.items(), *(y or {}).items()]:

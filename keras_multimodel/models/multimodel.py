@@ -20,8 +20,6 @@ from keras_multimodel.models.task import Task, unique_modalities
 from keras_multimodel.models.training_variables import make_variables
 from keras_multimodel.models.variants import VARIANTS
 
-_TEMPLATES = ("conv_block", "attention_block", "moe")
-
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class MultiModel(keras.Model):
@@ -257,12 +255,8 @@ class MultiModel(keras.Model):
                 first step.
         """
         x = checks.check_data(self._parts.tasks, x, y)
-        if isinstance(validation_data, tuple):
-            checks.check_data(self._parts.tasks, *validation_data[:2], argument="validation_data")
-        elif validation_data is not None:
-            validation_data = checks.check_data(
-                self._parts.tasks, validation_data, argument="validation_data"
-            )
+        if validation_data is not None:
+            validation_data = checks.check_validation_data(self._parts.tasks, validation_data)
         if self.compiled:
             make_variables(self)
         if hasattr(x, "element_spec"):
@@ -270,8 +264,12 @@ class MultiModel(keras.Model):
         return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 
     def _symbolic_build(self, *args, **kwargs):
-        # Keras would build from the mean of the replicas' batches, where ids are no integers.
-        make_variables(self)
+        make_variables(self)  # what Keras would do from data
+
+    def _maybe_symbolic_build(self, *args, **kwargs):
+        # Keras would take the mean of the replicas' batches, which may differ in shape.
+        if self._distribute_strategy is not None:
+            make_variables(self)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluates as `keras.Model.evaluate` does, after a look at the first batch.
@@ -367,8 +365,7 @@ class MultiModel(keras.Model):
         return self._generator(task).score(inputs, targets)
 
     def _generator(self, name: str):
-        task = self._task(name)
-        generators = self._parts.generators
+        task, generators = self._task(name), self._parts.generators
         if name not in generators:
             generators[name] = graph.make_generator(task, self.body)
         return generators[name]
@@ -396,10 +393,8 @@ class MultiModel(keras.Model):
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         with keras.saving.custom_object_scope(custom_objects or {}):
-            modalities = [
-                keras.saving.deserialize_keras_object(net) for net in config.pop("modalities")
-            ]
+            modalities = [*map(keras.saving.deserialize_keras_object, config.pop("modalities"))]
             tasks = [Task.from_config(task, modalities) for task in config.pop("tasks")]
-            for name in _TEMPLATES:
+            for name in ("conv_block", "attention_block", "moe"):
                 config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(tasks, **config)
