@@ -120,7 +120,8 @@ def test_rows_that_do_not_divide_among_the_replicas(strategy, rows):
 
     def run(scope):
         with scope:
-            model = set_weights(build(make_tasks("copy", "topic"), moe=None))
+            sizes = {"num_encoder_blocks": 1, "num_mixer_blocks": 0}
+            model = set_weights(build(make_tasks("copy", "topic"), moe=None, **sizes))
             model.compile("sgd")
         rng = np.random.default_rng(0)
         text, targets = ids(rng, [5, 4, 6, 2][:rows], 11), ids(rng, [3, 1, 2, 4][:rows], 11)

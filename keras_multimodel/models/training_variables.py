@@ -48,8 +48,14 @@ def clip_what_is_summed(optimizer: keras.optimizers.Optimizer) -> None:
 
     def clip_sum(gradients):
         # Keras sums what comes back: here every replica has all of it, and returns its share.
-        summed = [g if g is None else replica_sum(ops.convert_to_tensor(g)) for g in gradients]
-        return [g if g is None else g / num_replicas() for g in clip(summed)]
+        given = [i for i, g in enumerate(gradients) if g is not None]
+        # Without a gradient of their own: for one, TensorFlow would search the whole graph.
+        dense = [ops.stop_gradient(ops.convert_to_tensor(gradients[i])) for i in given]
+        summed = replica_sum(dense)
+        shares = list(gradients)
+        for i, g in zip(given, clip(summed)):
+            shares[i] = g / num_replicas()
+        return shares
 
     def clip_global(gradients):
         clips = optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue

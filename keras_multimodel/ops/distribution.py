@@ -27,6 +27,6 @@ def num_replicas() -> int:
 
 
 def replica_sum(x):
-    """Returns the tensor `x` summed over all replicas, differentiable, of the shape of `x`."""
+    """Returns a tensor, or each of a list of tensors, summed over all replicas; differentiable."""
     context = _replica_context()
     return x if context is None else context.all_reduce("sum", x)
