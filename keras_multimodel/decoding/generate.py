@@ -138,7 +138,7 @@ class TaskGenerator:
             return preprocessor.decode(prediction, raw)
         return prediction if self.write is None else prediction[prediction != PADDING]
 
-    def program(self, key, function):
+    def program(self, key, function, xla=False):
         """Returns the compiled `function(values, ...)` of a bucket.
 
         A program holds the objects whose `id` is part of its key, and leaves with the key.
@@ -149,7 +149,7 @@ class TaskGenerator:
             return function(*args)
 
         with self._lock:
-            program = self._programs.pop(key, None) or compiled(counted, self._variables)
+            program = self._programs.pop(key, None) or compiled(counted, self._variables, xla)
             self._programs[key] = program
             if len(self._programs) > _MOST_PROGRAMS:
                 del self._programs[next(iter(self._programs))]
@@ -220,7 +220,7 @@ class _Run:
         key = (type(search).__name__, search.rows_per_input, cached, raw.shape, size)
         start = generator.program(("start", *key), self._start(search, size))
         key = (*key, search.chooser.key, id(constraint))
-        self._advance = generator.program(("advance", *key), search.advance)
+        self._advance = generator.program(("advance", *key), search.advance, xla=cached)
         self.state = start(raw, filled, state)
         self.state["sampler"] = [ops.convert_to_tensor(v.value) for v in search.chooser.variables]
         self.draws = ()

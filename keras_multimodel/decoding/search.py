@@ -42,7 +42,7 @@ class Search:
         batch = encoded.shape[0]
         return {
             "index": ops.zeros((), "int32"),
-            "ids": caches.allocate((length, batch), "int32"),
+            "ids": ops.zeros((length, batch), "int32"),
             "last": ops.zeros((batch,), "int32"),
             "ended": ended,
             "cache": self.steps.initial_cache(length, encoded, mask),

@@ -5,9 +5,9 @@ from keras import ops
 
 from keras_multimodel.ops import cache as caches
 
-_PIECE = 64  # positions; what is cached is read in whole pieces
+_SMALLEST_PIECE = 64  # positions; what is cached is read in whole pieces
+_MOST_PIECES = 4  # of one sequence: each is some operations more to compile
 _NEVER = -1e9  # added to a score where attention must not look
-_NEVER_FLOAT16 = -6e4
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -85,7 +85,7 @@ class Attention(keras.layers.Layer):
         """Returns the cache of one sequence read step by step; see `layers.stepping`.
 
         With a source, its keys and values, computed here once; without, empty keys and values of
-        the targets themselves, `(pieces, B, N, positions of a piece, H)` flattened to `(-1, H)`.
+        the targets themselves, lists of pieces `(B * N, positions of a piece, H)`.
         """
         if source is not None:
             return self._source_cache(source, source_mask)
@@ -93,9 +93,13 @@ class Attention(keras.layers.Layer):
             raise ValueError(
                 f"`causal` must be True to go step by step. Received: causal={self.causal}"
             )
-        rows = -(-max_length // _PIECE) * _PIECE if max_length > _PIECE else max_length
-        shape = (rows * batch_size * self.num_heads, self.hidden_dim // self.num_heads)
-        return {name: caches.allocate(shape, self.compute_dtype) for name in ("keys", "values")}
+        piece = min(max(_SMALLEST_PIECE, -(-max_length // _MOST_PIECES)), max_length)
+        count = -(-max_length // piece)
+        shape = (batch_size * self.num_heads, piece, self.hidden_dim // self.num_heads)
+        return {
+            name: [ops.zeros(shape, self.compute_dtype) for _ in range(count)]
+            for name in ("keys", "values")
+        }
 
     def step(self, inputs, cache, index):
         """Maps position `index`, `(B, hidden_dim)`, to what it finds; see `layers.stepping`.
@@ -104,53 +108,45 @@ class Attention(keras.layers.Layer):
         """
         width = self.hidden_dim // self.num_heads
         queries = self._heads(self.query(inputs) * width**-0.5)[:, None]
-        if "mask" in cache:
-            scores = ops.matmul(queries, cache["keys"]) + cache["mask"]
-            found = ops.matmul(_softmax(scores), cache["values"])
+        if "hidden" in cache:
+            found = _look(queries, cache["keys"], cache["values"], cache["hidden"])
             return self._join(found), cache
-        heads = queries.shape[0]
-        piece = min(cache["keys"].shape[0] // heads, _PIECE)
-        place = caches.piece_places(index, heads, piece)
         cache = {
-            name: caches.write(cache[name], self._heads(dense(inputs)), place)
+            name: caches.write_pieces(cache[name], self._heads(dense(inputs)), index)
             for name, dense in (("keys", self.key), ("values", self.value))
         }
-        keys, values = (_pieces(cache[name], heads, piece, index) for name in ("keys", "values"))
-        key = ("later", cache["keys"].shape, heads, self.compute_dtype)
-        later = caches.once(key, index, lambda: _later(keys, index))
-        return self._join(_attend(queries, keys, values, later)), cache
+        return self._join(_look_at_pieces(queries, cache["keys"], cache["values"], index)), cache
 
     def reorder_cache(self, cache, rows):
         """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
-        if "mask" in cache:
+        if "hidden" in cache:
             return cache  # rows are exchanged within one example, whose source they share
-        batch = rows.shape[0]
-        piece = min(cache["keys"].shape[0] // (batch * self.num_heads), _PIECE)
-        by_row = (-1, batch, piece * self.hidden_dim)
-        return {
-            name: ops.reshape(ops.take(ops.reshape(x, by_row), rows, axis=1), x.shape)
-            for name, x in cache.items()
-        }
+        by_row = (rows.shape[0], -1)
+        return keras.tree.map_structure(
+            lambda x: ops.reshape(ops.take(ops.reshape(x, by_row), rows, axis=0), x.shape), cache
+        )
 
     def _source_cache(self, source, mask):
         keys, values = self.keys_and_values(source)
         length, width = keys.shape[1], keys.shape[3]
         if mask is None:
             mask = ops.ones_like(source[..., 0], dtype="bool")
-        hidden = _hidden(ops.logical_not(mask), keys.dtype)
-        return {
-            "keys": ops.reshape(ops.transpose(keys, (0, 2, 3, 1)), (-1, width, length)),
-            "values": ops.reshape(ops.transpose(values, (0, 2, 1, 3)), (-1, length, width)),
-            "mask": ops.repeat(hidden, self.num_heads, axis=0)[:, None],
+        hidden = _hidden(ops.logical_not(mask))
+        cache = {
+            name: ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, length, width))
+            for name, x in (("keys", keys), ("values", values))
         }
+        return {**cache, "hidden": ops.repeat(hidden, self.num_heads, axis=0)[:, None]}
 
     def _heads(self, x):
         """Returns `(B * N, H)` from `(B, hidden_dim)`."""
         return ops.reshape(x, (-1, self.hidden_dim // self.num_heads))
 
     def _join(self, found):
-        """Returns the output `(B, hidden_dim)` from `(B * N, 1, H)`."""
-        return self.output_projection(ops.reshape(found, (-1, self.hidden_dim)))
+        """Returns the output `(B, hidden_dim)` from what `_look` returns."""
+        _, total, values = found
+        values = ops.cast(values / total, self.compute_dtype)
+        return self.output_projection(ops.reshape(values, (-1, self.hidden_dim)))
 
     def compute_output_shape(self, targets_shape, source_shape):
         return targets_shape
@@ -164,47 +160,53 @@ class Attention(keras.layers.Layer):
         }
 
 
-def _softmax(scores):
-    """Returns the weights, without the warning that Keras has for a single position."""
-    return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)
-
-
-def _pieces(buffer, heads: int, piece: int, index):
-    """Returns the pieces written so far, `(pieces, B * N, positions, H)`."""
-    if buffer.shape[0] > heads * piece:
-        buffer = caches.read_first(buffer, (index // piece + 1) * heads * piece)
-    return ops.reshape(buffer, (-1, heads, piece, buffer.shape[1]))
-
-
-def _hidden(where, dtype):
+def _hidden(where):
     """Returns what is added to scores so that nothing is found where `where` is True."""
-    narrow = keras.backend.standardize_dtype(dtype) == "float16"
-    never = _NEVER_FLOAT16 if narrow else _NEVER
-    return ops.cast(ops.where(where, never, 0.0), dtype)
+    return ops.where(where, _NEVER, 0.0)
 
 
-def _later(keys, index):
-    """Returns what hides the positions after `index`, `(pieces, 1, 1, positions)`."""
-    piece = keys.shape[2]
-    positions = ops.arange(ops.shape(keys)[0] * piece, dtype="int32")
-    return ops.reshape(_hidden(positions > index, keys.dtype), (-1, 1, 1, piece))
-
-
-def _attend(queries, keys, values, later):
-    """Attends to the positions written so far.
+def _look(queries, keys, values, hidden):
+    """Attends to some positions.
 
     Args:
         queries: `(B * N, 1, H)`.
-        keys: `(pieces, B * N, positions, H)`.
+        keys: `(B * N, positions, H)`.
         values: as `keys`.
-        later: what hides the positions not yet written, see `_later`.
+        hidden: see `_hidden`, fits `(B * N, 1, positions)`.
 
     Returns:
-        `(B * N, 1, H)`.
+        the greatest score and the sum of the weights, float32 `(B * N, 1, 1)`, and the weighted sum
+        of the values, float32 `(B * N, 1, H)`.
     """
-    scores = ops.matmul(queries[None], ops.transpose(keys, (0, 1, 3, 2))) + later
-    if keys.shape[0] == 1:
-        return ops.matmul(_softmax(scores), values)[0]
-    weights = ops.exp(scores - ops.max(scores, axis=(0, 3), keepdims=True))
-    total = ops.sum(weights, axis=(0, 3))[..., None]
-    return ops.sum(ops.matmul(weights, values), axis=0) / total
+    scores = ops.matmul(queries, ops.transpose(keys, (0, 2, 1)))
+    scores = ops.cast(scores, "float32") + hidden
+    greatest = ops.max(scores, axis=-1, keepdims=True)
+    weights = ops.exp(scores - greatest)
+    found = ops.matmul(ops.cast(weights, values.dtype), values)
+    return greatest, ops.sum(weights, axis=-1, keepdims=True), ops.cast(found, "float32")
+
+
+def _look_at_pieces(queries, keys, values, index):
+    """Attends to the positions up to `index`, in those pieces that have any; see `_look`."""
+    size = keys[0].shape[1]
+
+    def look(i):
+        later = ops.arange(i * size, (i + 1) * size, dtype="int32") > index
+        return _look(queries, keys[i], values[i], _hidden(later))
+
+    found = look(0)
+    for i in range(1, len(keys)):
+        found = ops.cond(
+            index >= i * size,
+            lambda i=i, found=found: _joined(found, look(i)),
+            lambda found=found: found,
+        )
+    return found
+
+
+def _joined(first, second):
+    """Returns what `_look` finds in the positions of both."""
+    greatest = ops.maximum(first[0], second[0])
+    scales = ops.exp(first[0] - greatest), ops.exp(second[0] - greatest)
+    total, values = (a * scales[0] + b * scales[1] for a, b in zip(first[1:], second[1:]))
+    return greatest, total, values

@@ -98,13 +98,13 @@ class ConvStep(keras.layers.Layer):
                 f'`padding` must be "causal" to go step by step. Received: padding={self.padding}'
             )
         shape = (self.dilation_rate * self.kernel_size, batch_size, self.depthwise_kernel.shape[2])
-        return caches.allocate(shape, self.compute_dtype)
+        return ops.zeros(shape, self.compute_dtype)
 
     def step(self, inputs, cache, index):
         """Maps position `index`, `(batch, channels)`, to its output; see `layers.stepping`."""
         size, rate = self.kernel_size, self.dilation_rate
         start, place, order = caches.ring_places(index, size, rate)
-        cache = caches.write(cache, ops.relu(inputs)[None], place)
+        cache = caches.write(cache, ops.relu(inputs), place)
         ring = cache if rate == 1 else caches.read_range(cache, start, size)
         kernel = ops.cast(self.depthwise_kernel, inputs.dtype)[..., 0]
         x = ops.sum(ring * caches.read(kernel, order), axis=0)

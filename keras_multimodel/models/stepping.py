@@ -37,7 +37,7 @@ def initial_cache(block, batch_size: int, max_length: int, source, source_mask):
         return ()
     _warn(block)
     shape = (max_length, batch_size, source.shape[-1])
-    cache = {"inputs": caches.allocate(shape, keras.backend.standardize_dtype(source.dtype))}
+    cache = {"inputs": ops.zeros(shape, keras.backend.standardize_dtype(source.dtype))}
     if takes(block, "source"):
         cache["source"] = source
     if takes(block, "source_mask"):

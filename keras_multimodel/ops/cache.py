@@ -4,73 +4,61 @@ import keras
 from keras import ops
 
 
-def allocate(shape: tuple, dtype: str):
-    """Returns a buffer of zeros that `write` may overwrite.
+def write(buffer, rows, index, axis: int = 0):
+    """Writes one position of a buffer, in place where the backend can.
+
+    The buffer given must not be used again.
 
     Args:
-        shape: static shape; the first axis is the one that is written.
-        dtype: name of the dtype.
+        buffer: tensor of static shape.
+        rows: what is written, `buffer.shape` without `axis`.
+        index: int32 scalar, where on `axis`; within it.
+        axis: the axis of positions.
 
     Returns:
-        A tensor of `shape`.
+        The buffer with `rows` at `index`.
     """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        # Not `tf.zeros`: a graph makes that a constant, overwritten for all later calls.
-        return tf.raw_ops.Empty(shape=tf.constant(shape, "int32"), dtype=dtype, init=True)
-    return ops.zeros(shape, dtype=dtype)
-
-
-def write(buffer, rows, index):
-    """Writes rows into a buffer, in place where the backend can.
-
-    The buffer given must not be used again. Within a loop, what is written must depend on all
-    that was read from the buffer before, as a token depends on the tokens before it.
-
-    Args:
-        buffer: `(positions, ...)`, from `allocate`.
-        rows: `(...)` for one position, or `(count, ...)` for several.
-        index: int32 scalar, or int32 `(count,)` of distinct positions.
-
-    Returns:
-        The buffer with `buffer[index] = rows`.
-    """
-    backend = keras.backend.backend()
-    if len(index.shape) == 0:
-        index, rows = index[None], rows[None]
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        if buffer.dtype in (tf.float32, tf.int32):
-            return tf.raw_ops.InplaceUpdate(x=buffer, i=index, v=rows)
-        return tf.tensor_scatter_nd_update(buffer, index[:, None], rows)
-    if backend == "torch":
-        buffer[index] = rows
+    rows = ops.expand_dims(rows, axis)
+    if keras.backend.backend() == "torch":
+        buffer.narrow(axis, int(index), 1).copy_(rows)
         return buffer
-    return ops.scatter_update(buffer, index[:, None], rows)
+    return ops.slice_update(buffer, _corner(buffer, index, axis), rows)
 
 
 def read(buffer, index):
     """Returns `buffer[index]` for an int32 scalar or vector of positions that lie within it."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.gather(buffer, index)
     return ops.take(buffer, index, axis=0)
 
 
-def read_range(buffer, start, size: int):
-    """Returns `buffer[start : start + size]`: no copy on TensorFlow and torch."""
-    if keras.backend.backend() == "jax":
-        return ops.slice(buffer, [start] + [0] * (len(buffer.shape) - 1), (size, *buffer.shape[1:]))
-    part = buffer[start : start + size]
-    return part if keras.backend.backend() == "torch" else _with_length(part, size)
+def read_range(buffer, start, size: int, axis: int = 0):
+    """Returns the `size` positions from `start` on."""
+    shape = list(buffer.shape)
+    shape[axis] = size
+    return ops.slice(buffer, _corner(buffer, start, axis), shape)
 
 
-def read_first(buffer, size):
-    """Returns `buffer[:size]` without a copy; on JAX, whose shapes are static, all of it."""
-    return buffer if keras.backend.backend() == "jax" else buffer[:size]
+def write_pieces(pieces: list, rows, index) -> list:
+    """Writes one position of a buffer that lies in pieces of equal size.
+
+    Args:
+        pieces: buffers `(rows, positions, width)`, the first has the first positions.
+        rows: `(rows, width)`.
+        index: int32 scalar, the position.
+
+    Returns:
+        The pieces with `rows` at `index`.
+    """
+    if len(pieces) == 1:
+        return [write(pieces[0], rows, index, axis=1)]
+    size = pieces[0].shape[1]
+    written = []
+    for i, piece in enumerate(pieces):
+        # Every piece is written at every step, most with what they have: what depends on the
+        # position would cost a copy of the piece.
+        place = ops.clip(index - i * size, 0, size - 1)
+        old = read_range(piece, place, 1, axis=1)[:, 0]
+        written.append(write(piece, ops.where(index // size == i, rows, old), place, axis=1))
+    return written
 
 
 def ring_places(index, size: int, rate: int):
@@ -82,57 +70,15 @@ def ring_places(index, size: int, rate: int):
         rate: distance between them, and number of rings.
 
     Returns:
-        the start of the ring of `index`, int32 `(1,)` the place of `index` itself, and int32
+        the start of the ring of `index`, the place of `index` itself, both int32 scalars, and int32
         `(size,)` the entry of the kernel that each place of the ring meets.
     """
-    return once(("ring", size, rate), index, lambda: _ring_places(index, size, rate))
-
-
-def _ring_places(index, size, rate):
-    start = 0 if rate == 1 else index % rate * size
-    slot = (index if rate == 1 else index // rate) % size
+    start = index % rate * size
+    slot = index // rate % size
     # The newest input, in `slot`, meets the last entry of the kernel.
     order = (ops.arange(size - 1, 2 * size - 1, dtype="int32") - slot) % size
-    return start, ops.reshape(start + slot, (1,)), order
+    return start, start + slot, order
 
 
-def piece_places(index, rows: int, piece: int):
-    """Returns int32 `(rows,)`: where `index` lies in `(pieces, rows, piece)`, flattened."""
-
-    def make():
-        place = index // piece * rows + ops.arange(rows, dtype="int32")
-        return place * piece + index % piece
-
-    return once(("piece", rows, piece), index, make)
-
-
-def once(key: tuple, index, make):
-    """Returns what layers of one model can share: `make()`, made once for each key and index.
-
-    Args:
-        key: hashable, what tells it apart.
-        index: int32 scalar, the position.
-        make: from nothing to a structure of tensors that depends on key and index alone.
-
-    Returns:
-        `make()`; within a TensorFlow graph what it was for the same key and index before.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return make()
-    import tensorflow as tf
-
-    if tf.executing_eagerly():
-        return make()
-    graph = tf.compat.v1.get_default_graph()
-    made = getattr(graph, "_keras_multimodel_made", None)
-    if made is None:
-        made = graph._keras_multimodel_made = {}
-    key = (*key, index.ref() if tf.is_tensor(index) else index)
-    if key not in made:
-        made[key] = make()
-    return made[key]
-
-
-def _with_length(x, size):
-    x.set_shape((size, *x.shape[1:]))
-    return x
+def _corner(buffer, index, axis):
+    return [index if i == axis else 0 for i in range(len(buffer.shape))]

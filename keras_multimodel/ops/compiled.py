@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 
-def compiled(function, variables: list):
+def compiled(function, variables: list, xla: bool = False):
     """Returns a compiled `function(values, *args)` as a function of `args`.
 
     Updates of variables are dropped: whatever layers count in between, generation changes no model.
@@ -13,28 +13,57 @@ def compiled(function, variables: list):
         function: takes a list of pairs of a variable and its value, for `keras.StatelessScope`,
             and nested structures of tensors.
         variables: all Keras variables that it reads.
+        xla: whether TensorFlow compiles it with XLA, which takes seconds and then spares a loop of
+            small operations the time to start each of them. What XLA cannot compile runs without.
 
     Returns:
         A function that traces once for each set of shapes, and on torch runs eagerly.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        import tensorflow as tf
-
-        @tf.function(autograph=False)
-        def run(*args):
-            # Read once, before any loop.
-            return function([(v, ops.convert_to_tensor(v)) for v in variables], *args)
-
-        # It counts the traces of all functions made here as if they were one's.
-        run._omit_frequent_tracing_warning = True
-        return run
+        plain = _tensorflow_graph(function, variables)
+        return _with_xla(function, variables, plain) if xla else plain
     if backend == "jax":
         import jax
 
         jitted = jax.jit(lambda values, *args: function(list(zip(variables, values)), *args))
         return lambda *args: jitted([v.value for v in variables], *args)
     return _without_gradients(function, variables)
+
+
+def _tensorflow_graph(function, variables, xla=False):
+    import tensorflow as tf
+
+    @tf.function(autograph=False, jit_compile=xla)
+    def inner(values, *args):
+        return function(list(zip(variables, values)), *args)
+
+    @tf.function(autograph=False)
+    def run(*args):
+        # Read once, before any loop, and outside of XLA, which knows no mirrored variables.
+        return inner([tf.convert_to_tensor(v.value) for v in variables], *args)
+
+    # It counts the traces of all functions made here as if they were one's.
+    inner._omit_frequent_tracing_warning = run._omit_frequent_tracing_warning = True
+    return run
+
+
+def _with_xla(function, variables, plain):
+    import tensorflow as tf
+
+    program = _tensorflow_graph(function, variables, xla=True)
+
+    def run(*args):
+        nonlocal program
+        try:
+            return program(*args)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            if program is plain:
+                raise
+            program = plain
+            return plain(*args)
+
+    return run
 
 
 def _without_gradients(function, variables):
