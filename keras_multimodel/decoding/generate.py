@@ -18,6 +18,7 @@ from keras_multimodel.ops.compiled import compiled
 
 _AT_ONCE = 64  # most inputs of one batch
 _MOST_PROGRAMS = 32  # that are kept, some 40 MB each
+_XLA_FROM = 64  # most ids; shorter loops would never earn the seconds that XLA compiles
 
 
 class Request(NamedTuple):
@@ -220,7 +221,8 @@ class _Run:
         key = (type(search).__name__, search.rows_per_input, cached, raw.shape, size)
         start = generator.program(("start", *key), self._start(search, size))
         key = (*key, search.chooser.key, id(constraint))
-        self._advance = generator.program(("advance", *key), search.advance, xla=cached)
+        xla = cached and size >= _XLA_FROM
+        self._advance = generator.program(("advance", *key), search.advance, xla)
         self.state = start(raw, filled, state)
         self.state["sampler"] = [ops.convert_to_tensor(v.value) for v in search.chooser.variables]
         self.draws = ()

@@ -7,6 +7,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 from keras_nlp import samplers as keras_nlp_samplers
 
@@ -75,6 +76,31 @@ def test_a_constraint_is_never_taken_for_an_earlier_one(monkeypatch):
         outputs = written(model, max_length=2, constraint=Only(allowed_id))
         assert outputs == [[allowed_id] * 2] * 3
         gc.collect()  # the next constraint may lie where this one did
+
+
+@pytest.mark.parametrize("sampler", ["greedy", "top_p", "beam"])
+def test_xla_writes_what_a_graph_writes(sampler, monkeypatch):
+    in_graph = written(build_ids(), sampler=sampler, seed=1)
+    monkeypatch.setattr(generate, "_XLA_FROM", 1)
+    assert written(build_ids(), sampler=sampler, seed=1) == in_graph
+
+
+class NotForXla(Only):
+    """Leaves the graph at every step."""
+
+    def allowed(self, state, remaining):
+        allowed = tf.numpy_function(lambda: np.arange(9)[None] == self.allowed_id, [], tf.bool)
+        return tf.ensure_shape(allowed, (1, 9))
+
+
+def test_what_xla_cannot_compile_runs_without(monkeypatch):
+    monkeypatch.setattr(generate, "_XLA_FROM", 1)
+    model, constraint = build_ids(), NotForXla(5)
+    for _ in range(2):
+        assert written(model, max_length=2, constraint=constraint) == [[5, 5]] * 3
+    traces = model._generator("copy").traces
+    written(model, max_length=2, constraint=constraint)
+    assert model._generator("copy").traces == traces
 
 
 class Last(keras_nlp_samplers.Sampler):
