@@ -76,8 +76,8 @@ def bucketed_source(
         return batches.shuffle(_SHUFFLED_BATCHES, seed=seed, reshuffle_each_iteration=False)
 
     def batches(pass_seed, batch):
-        first_pass, skipped = divmod(batch, num_batches)
-        return endless_passes(dataset, pass_seed, first_pass, buffer_size, group).skip(skipped)
+        passes = endless_passes(dataset, pass_seed, batch // num_batches, buffer_size, group)
+        return passes.skip(batch % num_batches)
 
     size = len(lengths)
     spec = dataset.padded_batch(1).element_spec

@@ -1,14 +1,12 @@
 """From encoded examples of several tasks to one data set of batches."""
 
-import functools
-import math
 from collections.abc import Mapping
 
 import tensorflow as tf
 
 from keras_multimodel.data.buckets import bucketed_source
 from keras_multimodel.data.checks import check_elements
-from keras_multimodel.data.joint_steps import joint_steps
+from keras_multimodel.data.draws import Draws
 from keras_multimodel.data.mixing import Mixing
 from keras_multimodel.data.position import Position
 from keras_multimodel.data.rows import rows_of_steps, token_budgets
@@ -86,13 +84,6 @@ def mix(
     budgets = token_budgets(datasets, token_budget)
     fixed = [name for name in names if name not in budgets]
     rows = rows_of_steps(fixed, batch_size, shares, joint=schedule is None)
-    if schedule is None and position is None and not budgets:
-        sizes = {name: _size(name, dataset, steps, None) for name, dataset in datasets.items()}
-        passes = [math.ceil(size / rows[name]) for name, size in sizes.items() if size]
-        steps = _steps(steps, passes, None)
-        joint = joint_steps(datasets, rows, sizes, steps, shuffle, seed, buffer_size)
-        joint = joint.map(_to_model).apply(tf.data.experimental.assert_cardinality(steps))
-        return joint.prefetch(2)
     sources = {}
     for name, dataset in datasets.items():
         size = _size(name, dataset, steps, schedule)
@@ -104,17 +95,15 @@ def mix(
     continues = shuffle and not (steps is None and schedule is None)
     steps = _steps(steps, [source.num_batches for source in sources.values()], schedule)
     sizes = {name: source.size for name, source in sources.items()}
-    streams = {name: Stream(source.batches, f"{seed} {name}") for name, source in sources.items()}
-    signature = {name: dict(source.spec) for name, source in sources.items()}
+    streams = {name: Stream(source, f"{seed} {name}") for name, source in sources.items()}
     where = Position() if position is None else position
     rows = {name: source.rows for name, source in sources.items()}
     where.bind(_description(seed, steps, rows, sizes, shuffle and buffer_size, schedule), schedule)
     draws = None
     if schedule is not None:
         schedule.bind(sizes, seed, where, steps)
-        draws = functools.partial(schedule.windows, sizes, seed)
-    mixing = Mixing(streams, signature, steps, where, continues, draws)
-    mixed = mixing.dataset().map(_to_model)
+        draws = Draws(schedule, sizes, seed)
+    mixed = Mixing(streams, steps, where, continues, draws).dataset().map(_to_model)
     if position is None and not isinstance(schedule, Adaptive):
         return mixed.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
     mixed = mixed.prefetch(2)

@@ -2,6 +2,8 @@
 
 import json
 
+from keras_multimodel.ops.first_look import is_first_look
+
 
 class Position:
     """Which epoch of a mixture comes next, and how many of its steps are left out.
@@ -54,7 +56,12 @@ class Position:
         self.step = step
 
     def begin(self) -> tuple[int, int]:
-        """Returns epoch and step of an iteration that begins, and moves to the next epoch."""
+        """Returns epoch and step of an iteration that begins, and moves to the next epoch.
+
+        The look that `fit` takes at a first batch is one at epoch 0, and moves nothing.
+        """
+        if is_first_look():
+            return 0, 0
         begun = self.epoch, self.step
         self.epoch, self.step = self.epoch + 1, 0
         return begun

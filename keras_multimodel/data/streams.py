@@ -11,7 +11,7 @@ import tensorflow as tf
 class Source(NamedTuple):
     """How a stream makes its batches."""
 
-    batches: Callable  # (pass_seed, batch) -> data set
+    batches: Callable  # (pass_seed, batch) -> the endless batches from a number on
     num_batches: int | None  # of a pass, None if unknown
     size: int | None  # examples, None if unknown
     rows: int | dict  # what decides how many examples a batch has
@@ -22,52 +22,63 @@ class Stream:
     """The batches of one task, pass after pass over its data set without end.
 
     A stream is opened at an origin and a batch. Streams of different origins have different orders;
-    what follows is a pure function of seed, origin and number of the batch. A reader that is given
-    back is used again if the stream is next opened where it stands: going on costs nothing,
+    what follows is a pure function of seed, origin and number of the batch. A reader is a scalar
+    tensor, the handle of a TensorFlow iterator, and belongs to whoever opened it. One that is
+    parked is used again if the stream is next opened where it stands: going on costs nothing,
     anything else reads again what the pass holds before that place.
 
     Args:
-        batches: function `(pass_seed, batch) -> dataset`: the endless batches from a number on.
-            `pass_seed(index)` is the seed of a pass, for a tensor `index`.
+        source: how the batches are made.
         seed: of the order, of this task alone.
     """
 
-    def __init__(self, batches: Callable, seed: str):
-        self._batches = batches
+    def __init__(self, source: Source, seed: str):
         self._seed = seed
         self._parked = None
-
-    def open(self, origin: int, batch: int) -> "Reader":
-        """Returns a reader whose next batch is number `batch` of an origin."""
-        reader, self._parked = self._parked, None
-        if reader is None or (reader.origin, reader.batch) != (origin, batch):
-            reader = Reader(self._dataset(origin, batch), origin, batch)
-        return reader
-
-    def park(self, reader: "Reader") -> None:
-        """Takes back a reader that has been read to its next batch."""
-        self._parked = reader
-
-    def _dataset(self, origin, batch):
-        seed = zlib.crc32(f"{self._seed} {origin}".encode())
+        self._spec = dict(source.spec)
+        flat = tf.nest.flatten(self._spec)
+        self._outputs = {
+            "output_types": [spec.dtype for spec in flat],
+            "output_shapes": [spec.shape for spec in flat],
+        }
         options = tf.data.Options()
         options.deterministic = True
-        dataset = self._batches(lambda index: seed + index, batch)
-        return dataset.prefetch(1).with_options(options)
+        options.autotune.enabled = False  # see `Mixing.dataset`
 
+        @tf.function(input_signature=[tf.TensorSpec((), "int64")] * 2, autograph=False)
+        def variant(seed, batch):
+            dataset = source.batches(lambda index: seed + index, batch)
+            return tf.data.experimental.to_variant(dataset.prefetch(1).with_options(options))
 
-class Reader:
-    """Reads a stream, and knows the number of its next batch."""
+        self._variant = variant.get_concrete_function()
 
-    def __init__(self, dataset: tf.data.Dataset, origin: int, batch: int):
-        self._iterator = dataset.as_numpy_iterator()
-        self.origin = origin
-        self.batch = batch
+    def open(self, origin: int, batch: int) -> tf.Tensor:
+        """Returns a reader whose next batch is number `batch` of an origin."""
+        if self._parked is not None and self._parked[:2] == (origin, batch):
+            *_, reader = self._parked
+            self._parked = None
+            return reader
+        seed = zlib.crc32(f"{self._seed} {origin}".encode())
+        dataset = self._variant(tf.constant(seed, "int64"), tf.constant(batch, "int64"))
+        reader = tf.raw_ops.AnonymousIteratorV3(**self._outputs)
+        tf.raw_ops.MakeIterator(dataset=dataset, iterator=reader)
+        return reader
 
-    def __next__(self) -> Mapping:
-        element = next(self._iterator)
-        self.batch += 1
-        return element
+    def park(self, origin: int, batch: int, reader: tf.Tensor) -> None:
+        """Takes back a reader whose next batch is number `batch` of an origin."""
+        self._parked = origin, batch, reader
+
+    def read(self, reader: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the next batch of a reader, within a graph too."""
+        flat = tf.raw_ops.IteratorGetNext(iterator=reader, **self._outputs)
+        return tf.nest.pack_sequence_as(self._spec, flat)
+
+    def nothing(self) -> dict[str, tf.Tensor]:
+        """Returns a batch of no example; an axis of any size is 1 there."""
+        return {
+            key: tf.zeros([0, *(1 if size is None else size for size in spec.shape[1:])], spec.dtype)
+            for key, spec in self._spec.items()
+        }
 
 
 def fixed_source(
@@ -91,7 +102,8 @@ def fixed_source(
     """
 
     def batches(pass_seed, batch):
-        first_pass, skipped = divmod(batch * rows, size) if size else (0, batch * rows)
+        done = batch * rows
+        first_pass, skipped = (done // size, done % size) if size else (0, done)
         examples = endless_passes(dataset, pass_seed, first_pass, buffer_size)
         return examples.skip(skipped).padded_batch(rows, drop_remainder=True)
 
@@ -103,7 +115,7 @@ def fixed_source(
 def endless_passes(
     dataset: tf.data.Dataset,
     pass_seed: Callable,
-    first_pass: int,
+    first_pass: int | tf.Tensor,
     buffer_size: int | None,
     apply: Callable | None = None,
 ) -> tf.data.Dataset:

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 
 from keras_multimodel.models.task import Task
+from keras_multimodel.ops.first_look import first_look
 
 
 def check_tasks(tasks: list, hidden_dim: int) -> None:
@@ -136,7 +137,8 @@ def check_data(tasks: dict[str, Task], x, y=None, argument: str = "x"):
         _check_batch(tasks, x.element_spec)
         if not hasattr(x, "as_numpy_iterator"):
             return x  # a distributed data set: its values lie on several devices
-        first = next(iter(x.take(1).as_numpy_iterator()), None)
+        with first_look():
+            first = next(iter(x.take(1).as_numpy_iterator()), None)
     elif isinstance(x, dict):
         first = (x, y) if y is not None else (x,)
         _check_examples(argument, x, y)

@@ -64,13 +64,28 @@ class Schedule(abc.ABC):
         names = list(sizes)
         owed = np.zeros(len(names))
         for number in itertools.count():
-            shares = self.shares(sizes, number * self.window + self.window // 2)
-            owed += self.window * np.array([shares[name] for name in names])
-            counts = _largest_remainder(owed, self.window)
-            owed -= counts
-            random = np.random.default_rng(zlib.crc32(f"{seed} {number}".encode()))
-            order = random.permutation(np.repeat(np.arange(len(names)), counts))
-            yield [names[index] for index in order]
+            drawn, owed = self.draw_window(sizes, seed, number, owed)
+            yield [names[index] for index in drawn]
+
+    def draw_window(
+        self, sizes: Mapping[str, int], seed: int, number: int, owed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws the tasks of one window.
+
+        Args:
+            sizes: task name -> number of examples.
+            seed: of the order.
+            number: of the window, from 0.
+            owed: `(tasks,)`, the steps that the windows before were short of their shares.
+
+        Returns:
+            the numbers of the tasks, `(window,)`, and what is owed now.
+        """
+        shares = self.shares(sizes, number * self.window + self.window // 2)
+        owed = owed + self.window * np.array([shares[name] for name in sizes])
+        counts = _largest_remainder(owed, self.window)
+        random = np.random.default_rng(zlib.crc32(f"{seed} {number}".encode()))
+        return random.permutation(np.repeat(np.arange(len(sizes)), counts)), owed - counts
 
     def bind(self, sizes: Mapping[str, int], seed: int, position, steps: int) -> None:
         """Tells a schedule that follows the training what `mix` uses it for.
