@@ -2,7 +2,8 @@
 
     python benchmarks/mixture_memory.py [examples]
 
-Prints the resident memory after every tenth of the examples: it must not grow.
+Three mixtures are read in ten epochs each: without a position, with one and a schedule, and with a
+token budget. Prints the resident memory after every epoch: it must not grow.
 """
 
 import os
@@ -15,6 +16,16 @@ import tensorflow as tf
 from keras_multimodel import data
 
 ROWS = 50
+EPOCHS = 10
+WAYS = {
+    "plain": {"batch_size": 2 * ROWS},
+    "position and schedule": {
+        "batch_size": 2 * ROWS,
+        "position": data.Position(),
+        "schedule": data.schedules.Uniform(),
+    },
+    "token budget": {"token_budget": 40 * ROWS, "position": data.Position()},
+}
 
 
 def generated(examples: int, seed: int) -> tf.data.Dataset:
@@ -37,14 +48,16 @@ def resident() -> float:
 
 
 def main(examples: int) -> None:
-    """Reads the examples of two tasks, half of them each, and prints the memory."""
-    sets = {name: generated(examples // 2, seed) for seed, name in enumerate("ab")}
-    steps = examples // (2 * ROWS)
-    mixed = data.mix(sets, batch_size=2 * ROWS, steps=steps, buffer_size=1000)
-    start = time.perf_counter()
-    for number, _ in enumerate(mixed, 1):
-        if number % (steps // 10) == 0:
-            read, seconds = number * 2 * ROWS, time.perf_counter() - start
+    """Reads the examples of two tasks, half of them each, in each way, and prints the memory."""
+    steps = examples // (2 * ROWS * EPOCHS)
+    for name, arguments in WAYS.items():
+        sets = {task: generated(examples // 2, seed) for seed, task in enumerate("ab")}
+        mixed = data.mix(sets, steps=steps, buffer_size=1000, **arguments)
+        read, start = 0, time.perf_counter()
+        print(f"{name}: {EPOCHS} epochs of {steps} steps")
+        for _ in range(EPOCHS):
+            read += sum(len(y["a"]) + len(y["b"]) for _, y in mixed)
+            seconds = time.perf_counter() - start
             print(f"{read:>8} examples  {resident():7.1f} MiB  {read / seconds:7.0f} a second")
 
 

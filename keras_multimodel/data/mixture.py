@@ -36,15 +36,19 @@ def mix(
     Without `steps`, an epoch of joint steps ends when every example has been seen at least once:
     after the most steps that a data set needs for one pass. Smaller data sets are repeated
     meanwhile, and the next epoch begins new passes. An epoch of a `schedule` has as many steps as
-    one pass over all tasks. With a `schedule`, or `steps` and a `position` or `token_budget`, the
-    next epoch goes on in the passes where the last one ended, unless `shuffle` is False: then every
-    epoch begins anew.
+    one pass over all tasks. With a `schedule` or `steps`, the next epoch goes on in the passes
+    where the last one ended, unless `shuffle` is False: then every epoch begins anew.
 
-    The order of the k-th iteration follows from the arguments alone: it does not depend on threads
-    or on how far other iterations were read. Data sets must give the same examples at each pass for
-    that; let `mix` shuffle them. With a `position`, `schedule` or `token_budget` the k-th iteration
-    gives epoch k, where a `position` can move it; these are read by Python, and not meant for a
-    `MirroredStrategy`. Without them each iteration begins new passes, and TensorFlow alone reads.
+    The k-th iteration gives epoch k, where a `position` does not move it. What an epoch holds
+    follows from the arguments and its number alone: not from threads, nor from how far other
+    iterations were read. Data sets must give the same examples at each pass for that; let `mix`
+    shuffle them. The look that `MultiModel.fit` and `evaluate` take at a first batch is no
+    iteration. An epoch that goes on after one that was read to its end costs nothing at its begin;
+    after one that was broken off, or a `position` that was moved, what its passes hold before it is
+    read again.
+
+    TensorFlow alone reads, on one device or for the replicas of a `MirroredStrategy`. Its tuning of
+    parallel calls while reading is turned off: `tf.data.AUTOTUNE` means as many as there are cores.
 
     Args:
         datasets: task name -> encoded examples (see `encode`).

@@ -33,6 +33,7 @@ class Stream:
     """
 
     def __init__(self, source: Source, seed: str):
+        self._source = source  # holds what TensorFlow calls of the data sets in Python
         self._seed = seed
         self._parked = None
         self._spec = dict(source.spec)

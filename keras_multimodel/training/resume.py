@@ -37,8 +37,7 @@ class Resume(keras.callbacks.Callback):
 
     Raises:
         ValueError: an argument is out of range. At the begin of training: the state is damaged, or
-            of another model or mixture; `fit` does not train on the mixture of `position`; the
-            model is on several replicas.
+            of another model or mixture; or `fit` does not train on the mixture of `position`.
 
     Example:
 
@@ -86,12 +85,6 @@ class Resume(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._resumed = None
-        strategy = getattr(self.model, "distribute_strategy", None)
-        if strategy is not None and strategy.num_replicas_in_sync > 1:
-            raise ValueError(
-                "`model` must be trained on one device to be resumed to the bit. "
-                f"Received: a model on {strategy.num_replicas_in_sync} replicas"
-            )
         self.position.check_steps(self.params["steps"])
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)

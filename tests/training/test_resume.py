@@ -53,13 +53,15 @@ def examples():
     return {name: tf.data.Dataset.from_tensor_slices(arrays) for name, arrays in sets.items()}
 
 
-def make_model(scope=contextlib.nullcontext):
+def make_model(scope=contextlib.nullcontext, moe="noisy"):
     """Returns a compiled model with dropout, and noise in its router."""
+    if moe == "noisy":
+        moe = MoELayer(HIDDEN_DIM, num_experts=4, top_k=2)
     with scope():
         model = build(
             make_tasks("copy", "digits"),
             conv_block=ConvBlock(HIDDEN_DIM, (3, 3), dropout=0.3),
-            moe=MoELayer(HIDDEN_DIM, num_experts=4, top_k=2),
+            moe=moe,
             attention_block=None,
             num_encoder_blocks=1,
             num_mixer_blocks=0,
@@ -73,12 +75,15 @@ def all_variables(model):
     return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
 
 
-@pytest.fixture(scope="module")
-def model():
-    """A model and the first values of its variables, to be used for many trainings."""
-    model = make_model()
+def with_first_values(model):
+    """Returns the model and the first values of its variables, to be used for many trainings."""
     make_variables(model)
     return model, [keras.ops.convert_to_numpy(v) for v in all_variables(model)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return with_first_values(make_model())
 
 
 def fresh(model, seed):
@@ -154,19 +159,20 @@ def test_a_run_cut_at_any_step_ends_as_the_uncut_run(
 
 
 def test_another_process(tmp_path):
-    keras.utils.set_random_seed(1)
-    expected = train(make_model(), tmp_path / "uncut", "joint")
-    keras.utils.set_random_seed(1)
-    assert train(make_model(), tmp_path / "cut", "joint", cut=7, save_freq=3) is None
-    keras.utils.set_random_seed(2)
-    assert_same(train(make_model(), tmp_path / "cut", "joint", save_freq=3), expected)
+    def run(seed, path, **arguments):
+        keras.utils.set_random_seed(seed)
+        return train(make_model(moe=None), path, "steps", save_freq=2, **arguments)
+
+    expected = run(1, tmp_path / "uncut")
+    assert run(1, tmp_path / "cut", cut=5) is None
+    assert_same(run(2, tmp_path / "cut"), expected)
 
 
-def test_replicas_are_refused(tmp_path, strategy):
-    callback = Resume(tmp_path, data.Position())
-    callback.set_model(make_model(strategy.scope))
-    with pytest.raises(ValueError, match="one device .* Received: a model on 2 replicas"):
-        callback.on_train_begin()
+def test_two_replicas(tmp_path, strategy):
+    model = with_first_values(make_model(strategy.scope, moe=None))
+    expected = train(fresh(model, 0), tmp_path / "uncut", "steps")
+    assert train(fresh(model, 0), tmp_path / "cut", "steps", cut=5, save_freq=2) is None
+    assert_same(train(fresh(model, 1), tmp_path / "cut", "steps", save_freq=2), expected)
 
 
 def test_a_training_that_has_ended_goes_on_with_more_epochs_only(model, uncut, tmp_path):
