@@ -57,7 +57,9 @@ class Mixing:
             tensor.set_shape([number])
         steps = tf.data.Dataset.range(step, self._steps)
         if self._draws is not None:
-            steps = tf.data.Dataset.zip(steps, self._draws.dataset(epoch * self._steps + step, owed))
+            steps = tf.data.Dataset.zip(
+                steps, self._draws.dataset(epoch * self._steps + step, owed)
+            )
 
         @tf.autograph.experimental.do_not_convert
         def read(counts, step):

@@ -77,7 +77,9 @@ class Stream:
     def nothing(self) -> dict[str, tf.Tensor]:
         """Returns a batch of no example; an axis of any size is 1 there."""
         return {
-            key: tf.zeros([0, *(1 if size is None else size for size in spec.shape[1:])], spec.dtype)
+            key: tf.zeros(
+                [0, *(1 if size is None else size for size in spec.shape[1:])], spec.dtype
+            )
             for key, spec in self._spec.items()
         }
 

@@ -22,6 +22,9 @@ class Resume(keras.callbacks.Callback):
     its schedule. It is written to a new file that then takes the old one's place, so a cut while
     saving costs no more than the steps since the save before.
 
+    On the replicas of a `MirroredStrategy` the metrics of the epoch that was cut are the same but
+    for rounding.
+
     A training that has ended stays so: `fit` with more `epochs` goes on, with as many it does
     nothing. Other callbacks keep their own state, like the best value of `EarlyStopping`, only if
     they are named here.

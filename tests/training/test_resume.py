@@ -124,12 +124,14 @@ def train(model, path, mode, cut=None, save_freq="epoch", epochs=EPOCHS):
     return [keras.ops.convert_to_numpy(v) for v in weights], history.history
 
 
-def assert_same(result, expected):
+def assert_same(result, expected, rtol=0.0):
+    """Weights are the same to the bit, and logs but for `rtol`: another graph or other replicas may
+    add the same losses in another order."""
     for one, other in zip(result[0], expected[0], strict=True):
         np.testing.assert_array_equal(one, other)
     assert result[1].keys() == expected[1].keys()
     for name, values in result[1].items():
-        assert values == expected[1][name][-len(values) :], name
+        np.testing.assert_allclose(values, expected[1][name][-len(values) :], rtol, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -159,20 +161,17 @@ def test_a_run_cut_at_any_step_ends_as_the_uncut_run(
 
 
 def test_another_process(tmp_path):
-    def run(seed, path, **arguments):
-        keras.utils.set_random_seed(seed)
-        return train(make_model(moe=None), path, "steps", save_freq=2, **arguments)
-
-    expected = run(1, tmp_path / "uncut")
-    assert run(1, tmp_path / "cut", cut=5) is None
-    assert_same(run(2, tmp_path / "cut"), expected)
+    model = with_first_values(make_model(moe=None))
+    expected = train(fresh(model, 0), tmp_path / "uncut", "steps")
+    assert train(fresh(model, 0), tmp_path / "cut", "steps", cut=5, save_freq=2) is None
+    assert_same(train(make_model(moe=None), tmp_path / "cut", "steps"), expected, rtol=1e-6)
 
 
 def test_two_replicas(tmp_path, strategy):
     model = with_first_values(make_model(strategy.scope, moe=None))
     expected = train(fresh(model, 0), tmp_path / "uncut", "steps")
     assert train(fresh(model, 0), tmp_path / "cut", "steps", cut=5, save_freq=2) is None
-    assert_same(train(fresh(model, 1), tmp_path / "cut", "steps", save_freq=2), expected)
+    assert_same(train(fresh(model, 1), tmp_path / "cut", "steps"), expected, rtol=1e-6)
 
 
 def test_a_training_that_has_ended_goes_on_with_more_epochs_only(model, uncut, tmp_path):
