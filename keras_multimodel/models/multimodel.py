@@ -267,14 +267,9 @@ class MultiModel(keras.Model):
         make_variables(self)  # what Keras would do from data
 
     def _maybe_symbolic_build(self, *args, **kwargs):
-        # Keras would take the mean of the replicas' batches, which may differ in shape.
+        # Keras would read a batch, and take the mean of the replicas', which may differ in shape.
         if self._distribute_strategy is not None:
             make_variables(self)
-
-    def _maybe_symbolic_build(self, *args, **kwargs):
-        # TensorFlow's trainer would take such a batch from the data, which would be one less.
-        if self._distribute_strategy is not None:
-            self._symbolic_build()
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluates as `keras.Model.evaluate` does, after a look at the first batch.
