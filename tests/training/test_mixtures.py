@@ -18,11 +18,8 @@ pytestmark = pytest.mark.skipif(
 )
 EPOCHS = 3
 MODES = {
-    "position": lambda: {"batch_size": 8, "position": data.Position()},
-    "steps": lambda: {"batch_size": 8, "steps": 2},
-    "schedule": lambda: {"batch_size": 4, "schedule": schedules.Temperature(), "steps": 3},
+    "steps and position": lambda: {"batch_size": 8, "steps": 2, "position": data.Position()},
     "adaptive": lambda: {"batch_size": 4, "schedule": schedules.Adaptive(window=9), "steps": 4},
-    "token budget": lambda: {"token_budget": 24, "steps": 2},
     "token budget and schedule": lambda: {"token_budget": 24, "schedule": schedules.Uniform()},
 }
 
