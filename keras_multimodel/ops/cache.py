@@ -1,5 +1,7 @@
 """Buffers that a generation loop writes one position at a time."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -18,8 +20,14 @@ def write(buffer, rows, index, axis: int = 0):
     Returns:
         The buffer with `rows` at `index`.
     """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        from keras_multimodel.ops.tensorflow_experts import compiles_with_xla
+
+        if not compiles_with_xla():
+            return _scatter(buffer, rows, index, axis)
     rows = ops.expand_dims(rows, axis)
-    if keras.backend.backend() == "torch":
+    if backend == "torch":
         buffer.narrow(axis, int(index), 1).copy_(rows)
         return buffer
     return ops.slice_update(buffer, _corner(buffer, index, axis), rows)
@@ -78,6 +86,17 @@ def ring_places(index, size: int, rate: int):
     # The newest input, in `slot`, meets the last entry of the kernel.
     order = (ops.arange(size - 1, 2 * size - 1, dtype="int32") - slot) % size
     return start, start + slot, order
+
+
+def _scatter(buffer, rows, index, axis):
+    """Writes as a graph of TensorFlow does it in place; an updated slice is a new buffer there."""
+    import tensorflow as tf
+
+    width = buffer.shape[axis + 1 :]
+    places = tf.range(math.prod(buffer.shape[:axis])) * buffer.shape[axis] + index
+    flat = tf.reshape(buffer, (-1, *width))
+    flat = tf.tensor_scatter_nd_update(flat, places[:, None], tf.reshape(rows, (-1, *width)))
+    return tf.reshape(flat, buffer.shape)
 
 
 def _corner(buffer, index, axis):
