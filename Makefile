@@ -28,7 +28,8 @@ demo: $(INSTALLED)
 	$(PY) examples/eight_tasks.py
 
 test: $(INSTALLED)
-	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+		--no-loadscope-reorder
 
 test-latest: $(LATEST_INSTALLED)
 	$(LATEST) -m pytest
