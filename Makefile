@@ -28,7 +28,7 @@ demo: $(INSTALLED)
 	$(PY) examples/eight_tasks.py
 
 test: $(INSTALLED)
-	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 test-latest: $(LATEST_INSTALLED)
 	$(LATEST) -m pytest

@@ -1,7 +1,12 @@
 """Set-up of all tests: two logical CPU devices, for the tests of `MirroredStrategy`."""
 
+import hypothesis
 import keras
 import pytest
+
+# A busy machine is slow, and wrong in nothing.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
