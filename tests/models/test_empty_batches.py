@@ -36,6 +36,7 @@ def only(task, batch):
 
 @pytest.fixture(scope="module")
 def model():
+    keras.utils.set_random_seed(0)  # whichever tests ran before
     model = build(moe=MoELayer(HIDDEN_DIM, num_experts=4, top_k=2))
     model.compile("sgd")
     return model
@@ -97,9 +98,8 @@ def test_logs_tell_of_the_rows_that_were_there(model, batch):
     speech, digits = logs("speech"), logs("digits")
     both = logs("speech", "digits", "digits", "speech")
     for name in ("speech_log_perplexity", "speech_accuracy"):
-        assert both[name] == pytest.approx(speech[name], rel=1e-5)
+        assert both[name] == pytest.approx(speech[name], rel=1e-5) and speech[name] > 0
         assert digits[name] == 0
-    assert speech["speech_log_perplexity"] > 0
     # Of the losses the mean over steps, so that they add up to the loss.
     assert both["speech_loss"] == pytest.approx(speech["speech_loss"] / 2, rel=1e-5)
     assert both["loss"] == pytest.approx((speech["loss"] + digits["loss"]) / 2, rel=1e-5)
