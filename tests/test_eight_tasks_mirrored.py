@@ -1,4 +1,9 @@
-"""The fit of the eight tasks on two replicas has the losses of one device."""
+"""The fit of the eight tasks on two replicas has the losses of one device.
+
+In float64: two replicas add in another order than one device, and where a gate is close to
+another, the last digit of a float32 decides who gets a token, and with it all steps that follow.
+`test_mirrored_strategy.py` has a small model in float32.
+"""
 
 import importlib.util
 import pathlib
@@ -17,6 +22,15 @@ STEPS = 20
 EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "eight_tasks.py"
 
 
+@pytest.fixture(autouse=True)
+def float64():
+    """Computes in float64."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
 @pytest.fixture(scope="module")
 def example():
     """The module `examples/eight_tasks.py`."""
@@ -32,9 +46,7 @@ def build(example):
     tasks = example.make_tasks()
     texts = [task.name for task in tasks if task.name not in ("digits", "emoji")]
     width = example.HIDDEN_DIM
-    # Gates far apart: of two that are equal but for rounding, a replica may take the other one.
-    far = keras.initializers.RandomNormal(stddev=1.0)
-    router = NoisyTopKRouter(8, 2, kernel_initializer=far, noise_scale=0.0)
+    router = NoisyTopKRouter(8, 2, kernel_initializer="glorot_uniform", noise_scale=0.0)
     model = kmm.MultiModel(
         tasks,
         width,
@@ -46,7 +58,6 @@ def build(example):
         encoder_stacks=[["digits", "emoji"], texts],
         decoder_stacks=[["emoji", *texts]],
     )
-    # The warm-up of the example: at a high rate Adam turns the last digit of a gradient into more.
     rate = keras.optimizers.schedules.PolynomialDecay(0.0, 100, end_learning_rate=2e-3)
     model.compile(keras.optimizers.Adam(rate, beta_2=0.98, global_clipnorm=2.0))
     return tasks, model

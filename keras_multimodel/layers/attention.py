@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.ops import cache as caches
+from keras_multimodel.ops.precision import at_least_float32
 
 _SMALLEST_PIECE = 64  # positions; what is cached is read in whole pieces
 _MOST_PIECES = 4  # of one sequence: each is some operations more to compile
@@ -179,11 +180,12 @@ def _look(queries, keys, values, hidden):
         of the values, float32 `(B * N, 1, H)`.
     """
     scores = ops.matmul(queries, ops.transpose(keys, (0, 2, 1)))
-    scores = ops.cast(scores, "float32") + hidden
+    scores = at_least_float32(scores)
+    scores = scores + ops.cast(hidden, scores.dtype)
     greatest = ops.max(scores, axis=-1, keepdims=True)
     weights = ops.exp(scores - greatest)
     found = ops.matmul(ops.cast(weights, values.dtype), values)
-    return greatest, ops.sum(weights, axis=-1, keepdims=True), ops.cast(found, "float32")
+    return greatest, ops.sum(weights, axis=-1, keepdims=True), at_least_float32(found)
 
 
 def _look_at_pieces(queries, keys, values, index):

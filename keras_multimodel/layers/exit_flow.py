@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_multimodel.layers.conv_res import zero_masked
 from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.ops.precision import at_least_float32
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -126,6 +127,7 @@ def _mean(x, rows):
     """Returns the mean over real positions, zero where there is none."""
     if rows is None:
         return ops.mean(x, axis=(1, 2))
-    rows = ops.cast(rows, "float32")
-    total = ops.sum(ops.cast(x, "float32") * rows, axis=(1, 2))
+    x = at_least_float32(x)
+    rows = ops.cast(rows, x.dtype)
+    total = ops.sum(x * rows, axis=(1, 2))
     return total / ops.maximum(ops.sum(rows, axis=(1, 2)), 1.0)

@@ -32,7 +32,7 @@ class MoELayer(keras.layers.Layer):
     biases, and maps `(batch, length, hidden_dim)` to itself. Every choice is carried out: nothing
     is dropped (unless `capacity_factor` asks for it, and then in training only), so that in
     inference an output does not depend on the rest of the batch. Padding takes no expert and no
-    part in the losses. The router runs in float32 under every dtype policy.
+    part in the losses. The router runs in float32 under every dtype policy but float64.
 
     The router's balancing loss is that of the global batch, and is added in training only, as the
     authors do: `evaluate` reports the loss of the task alone.
@@ -249,14 +249,14 @@ class MoELayer(keras.layers.Layer):
     def _count(self, chosen, kept, weights):
         """Adds the batch to the counters: tokens by expert; tokens, entropy, dropped choices."""
         if self.router.experts_choose:
-            counts = ops.sum(ops.cast(kept.gates > 0, "float32"), axis=1)
-            dropped = ops.zeros(())
+            counts = ops.sum(ops.cast(kept.gates > 0, weights.dtype), axis=1)
+            dropped = ops.zeros((), weights.dtype)
         else:
             counts = self.router.sum_by_expert(ops.ones_like(kept.gates), kept.indices)
-            dropped = ops.sum(ops.cast(chosen.indices != kept.indices, "float32"))
+            dropped = ops.sum(ops.cast(chosen.indices != kept.indices, weights.dtype))
         entropy = expert_statistics.entropy(ops.stop_gradient(chosen.logits))
         totals = ops.stack([ops.sum(weights), ops.sum(entropy * weights), dropped])
-        new = replica_sum(ops.concatenate([counts, totals]))
+        new = ops.cast(replica_sum(ops.concatenate([counts, totals])), "float32")
         self.expert_tokens.assign(self.expert_tokens + new[: self.num_experts])
         self.router_totals.assign(self.router_totals + new[self.num_experts :])
 

@@ -3,13 +3,15 @@
 import keras
 from keras import ops
 
+from keras_multimodel.ops.precision import at_least_float32
+
 
 def layer_norm(x, scale, offset, epsilon: float):
     """Normalises the last axis: `(x - mean) / sqrt(variance + epsilon) * scale + offset`.
 
-    Computed in float32. On TensorFlow the gradient is written out: automatic differentiation takes
-    three times the graph nodes for it, which makes a model with a hundred normalisations slow to
-    trace, and slower to run.
+    Computed in float32, or in float64 if `x` is that. On TensorFlow the gradient is written out:
+    automatic differentiation takes three times the graph nodes for it, which makes a model with a
+    hundred normalisations slow to trace, and slower to run.
 
     Args:
         x: `(rows, channels)`.
@@ -20,7 +22,8 @@ def layer_norm(x, scale, offset, epsilon: float):
     Returns:
         `(rows, channels)` of the dtype of `x`.
     """
-    arguments = (ops.cast(a, "float32") for a in (x, scale, offset))
+    wide = at_least_float32(x)
+    arguments = (wide, *(ops.cast(a, wide.dtype) for a in (scale, offset)))
     if keras.backend.backend() == "tensorflow":
         y = _tensorflow(*arguments, epsilon)
     else:

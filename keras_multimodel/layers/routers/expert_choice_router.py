@@ -54,14 +54,14 @@ class ExpertChoiceRouter(Router):
         batch, length = ops.shape(inputs)[:2]
         if mask is None:
             mask = ops.ones_like(inputs[..., 0])
-        mask = ops.cast(mask, "float32")
         logits = ops.matmul(inputs, self.gate_kernel)
+        mask = ops.cast(mask, logits.dtype)
         scores = softmax(logits) * mask[..., None]
         capacity = (length * self.top_k + self.num_experts - 1) // self.num_experts
         gates, tokens = stable_top_k(ops.transpose(scores, (0, 2, 1)), capacity)
         quota = ops.ceil(ops.sum(mask, axis=1) * self.top_k / self.num_experts)
-        within = ops.arange(capacity, dtype="float32")[None] < quota[:, None]
-        gates = gates * ops.cast(within, "float32")[:, None]
+        within = ops.arange(capacity, dtype=quota.dtype)[None] < quota[:, None]
+        gates = gates * ops.cast(within, gates.dtype)[:, None]
         first = ops.arange(batch, dtype="int32") * length
         tokens = ops.cast(tokens, "int32") + first[:, None, None]
         return Routing(

@@ -49,7 +49,8 @@ def softmax(scores):
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class Router(keras.layers.Layer):
-    """Chooses experts for tokens: the base of all routers, float32 under every dtype policy.
+    """Chooses experts for tokens: the base of all routers, float32 under every dtype
+    policy but float64.
 
     A subclass implements `route`.
 
@@ -85,7 +86,8 @@ class Router(keras.layers.Layer):
         kernel_initializer="glorot_uniform",
         **kwargs,
     ):
-        kwargs.setdefault("dtype", "float32")
+        if keras.config.dtype_policy().compute_dtype != "float64":
+            kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         check_positive_int("num_experts", num_experts)
         check_positive_int("top_k", top_k)
@@ -127,10 +129,10 @@ class Router(keras.layers.Layer):
 
     @staticmethod
     def token_weights(tokens, mask):
-        """Returns `mask` as float32 `(T,)`, ones if there is none."""
+        """Returns `mask` `(T,)` in the dtype of `tokens`, ones if there is none."""
         if mask is None:
-            return ops.ones_like(tokens[:, 0], dtype="float32")
-        return ops.cast(ops.reshape(mask, (-1,)), "float32")
+            return ops.ones_like(tokens[:, 0])
+        return ops.cast(ops.reshape(mask, (-1,)), tokens.dtype)
 
     def choose(self, scores, count=None):
         """Returns the `count` (default `top_k`) largest `scores` `(T, E)`, and their experts."""
