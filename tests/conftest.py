@@ -1,5 +1,10 @@
 """Set-up of all tests: two logical CPU devices, for the tests of `MirroredStrategy`."""
 
+import os
+
+# What JAX compiles here runs once or twice. Processes that tests start inherit it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 import hypothesis
 import keras
 import pytest

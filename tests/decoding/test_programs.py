@@ -165,8 +165,8 @@ def test_inherited_steps_are_not_used_for_another_call():
     assert written(model) == written(model, use_cache=False) != written(build_ids())
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision(dtype):
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "float64"])
+def test_dtype_policies(dtype):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:

@@ -9,12 +9,13 @@ from tests.models.small_models import HIDDEN_DIM, blocks, set_weights
 
 TREES = ["(S (NP (DT the) (NN file)) (VP (VBZ opens)))", "(S (VP (VB save) (NP (NN file))))"]
 SENTENCES = ["the file opens", "save a file", "open the files", "a printer prints the file"]
+IMAGES = [np.random.default_rng(n).integers(0, 256, (8, 8, 3)).astype("uint8") for n in range(3)]
 INPUTS = {
     "text": ["the file opens", "save", "a printer prints the file now"],
     "parse": ["the file opens", "save", "a printer prints the file now"],
-    "caption": [np.full((8, 8, 3), value, "uint8") for value in (3, 100, 250)],
+    "caption": IMAGES,
     "speech": [np.sin(np.arange(n) / 3).astype("float32") for n in (900, 300, 2000)],
-    "digits": [np.full((8, 8, 3), value, "uint8") for value in (3, 100, 250)],
+    "digits": IMAGES,
 }
 
 
