@@ -1,5 +1,6 @@
 """Raw inputs in, raw outputs out."""
 
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import NamedTuple
 
@@ -14,11 +15,13 @@ from keras_multimodel.decoding.generation import Generation, Hypothesis
 from keras_multimodel.decoding.inputs import Encoder, bucket
 from keras_multimodel.decoding.search import PADDING, Search
 from keras_multimodel.decoding.streaming import Pieces, Stream
-from keras_multimodel.ops.compiled import compiled
+from keras_multimodel.ops.compiled import compiled, loops_side_by_side
 
 _AT_ONCE = 64  # most inputs of one batch
 _MOST_PROGRAMS = 32  # that are kept, some 40 MB each
 _XLA_FROM = 64  # most ids; shorter loops would never earn the seconds that XLA compiles
+_SPLIT_FROM = 128  # most ids; shorter loops gain little from a core for each half of a batch
+_LEAST_ROWS = 8  # of a batch that is split off
 
 
 class Request(NamedTuple):
@@ -68,12 +71,31 @@ class TaskGenerator:
         results = []
         for start in range(0, len(inputs), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            run = _Run(self, search, inputs[part], arrays[part], limit, seeds[part])
-            run.advance(limit)
-            results += run.results()
+            results += self._write(search, inputs[part], arrays[part], limit, seeds[part])
         best = [hypotheses[0] for hypotheses in results]
         beams = results if isinstance(search.chooser, BeamSearch) else None
         return Generation([h.output for h in best], [h.ended for h in best], beams)
+
+    def _write(self, search, inputs, arrays, limit, seeds) -> list[list[Hypothesis]]:
+        """Returns for each input its outputs, the best first."""
+        rows = _rows_of_a_loop(len(inputs)) if self._splits(search, limit) else len(inputs)
+        runs = [
+            _Run(
+                self, search, inputs[i : i + rows], arrays[i : i + rows], limit, seeds[i : i + rows]
+            )
+            for i in range(0, len(inputs), rows)
+        ]
+        if len(runs) == 1:
+            runs[0].advance(limit)
+        else:
+            runs[0].advance(0)  # traces in this thread, whose scopes and policies are its own
+            with ThreadPoolExecutor(len(runs)) as pool:
+                list(pool.map(lambda run: run.advance(limit), runs))
+        return [hypotheses for run in runs for hypotheses in run.results()]
+
+    def _splits(self, search, limit):
+        cached = search.steps is self.steps[True]
+        return cached and bucket(limit, 16) >= _SPLIT_FROM and not search.chooser.variables
 
     def stream(self, inputs: list, request: Request) -> Stream:
         """Returns an iterator over what is new in each output, step by step."""
@@ -283,6 +305,11 @@ class _Run:
         penalty = ops.convert_to_numpy(self.search.chooser.penalty(self.state["length"]))
         scores = ops.convert_to_numpy(self.state["log_probability"]) / penalty
         return scores.reshape(-1)[: len(ids)]
+
+
+def _rows_of_a_loop(count):
+    """Returns how many rows of a batch one loop writes, where each of some loops has a core."""
+    return -(-count // max(1, min(loops_side_by_side(), count // _LEAST_ROWS)))
 
 
 def _check_minimum(lengths, limit):

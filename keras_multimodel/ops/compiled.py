@@ -1,5 +1,7 @@
 """Functions and loops that a backend compiles."""
 
+import os
+
 import keras
 from keras import ops
 
@@ -75,6 +77,21 @@ def _without_gradients(function, variables):
             return function([(v, v.value) for v in variables], *args)
 
     return run
+
+
+def loops_side_by_side() -> int:
+    """Returns how many loops of small operations are worth running at once, in threads.
+
+    A step of such a loop keeps one core busy. A GPU, and what shares one interpreter, does not get
+    done sooner.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    if any(device.device_type != "CPU" for device in tf.config.list_physical_devices()):
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def while_loop(condition, body, state):

@@ -122,9 +122,9 @@ class BlockedLayout(NamedTuple):
 def blocked_layout(groups, num_groups: int) -> BlockedLayout:
     """Lays rows out in blocks that hold rows of one group each.
 
-    A block has about R / G rows, so that at most 2 G blocks are needed however the rows fall into
-    groups. The shapes depend on R and G alone, the multiplications are at most about twice
-    those that the rows need, and so are the matrices.
+    A block has about R / G rows, so that at most 2 G blocks, and no more than R, are needed however
+    the rows fall into groups. The shapes depend on R and G alone, the multiplications are at most
+    about twice those that the rows need, and so are the matrices.
 
     Args:
         groups: int32 `(R,)`, the group of each row, G for a row without one.
@@ -135,7 +135,8 @@ def blocked_layout(groups, num_groups: int) -> BlockedLayout:
     """
     num_rows = ops.shape(groups)[0]
     block_size = _at_least_one((num_rows + num_groups - 1) // num_groups)
-    num_blocks = num_groups + num_rows // block_size
+    # Every group but the empty ones may have one block that is not full.
+    num_blocks = (num_rows + _least(num_groups, num_rows) * (block_size - 1)) // block_size
     num_slots = num_blocks * block_size
     sizes = ops.segment_sum(ops.ones_like(groups), groups, num_segments=num_groups + 1)
     sizes = ops.cast(sizes, "int32")[:num_groups]
@@ -154,6 +155,11 @@ def blocked_layout(groups, num_groups: int) -> BlockedLayout:
     return BlockedLayout(
         block_size, ops.cast(group_of_block, "int32"), filled + num_rows, slot_of_row
     )
+
+
+def _least(number: int, size):
+    """Returns the smaller of an integer and a size; see `_at_least_one`."""
+    return min(number, size) if isinstance(size, int) else ops.minimum(number, size)
 
 
 def _at_least_one(size):

@@ -103,6 +103,31 @@ def test_what_xla_cannot_compile_runs_without(monkeypatch):
     assert model._generator("copy").traces == traces
 
 
+@pytest.mark.parametrize("sampler", ["greedy", "random", "beam"])
+def test_a_batch_in_threads_writes_the_same(sampler, monkeypatch):
+    whole = written(build_ids(), sampler=sampler, seed=1)
+    monkeypatch.setattr(generate, "_SPLIT_FROM", 1)
+    monkeypatch.setattr(generate, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(generate, "loops_side_by_side", lambda: 2)
+    pools = []
+    monkeypatch.setattr(
+        generate,
+        "ThreadPoolExecutor",
+        lambda n: pools.append(n) or concurrent.futures.ThreadPoolExecutor(n),
+    )
+    model = build_ids()
+    assert written(model, sampler=sampler, seed=1) == whole and pools == [2]
+    traces = model._generator("copy").traces
+    assert written(model, sampler=sampler, seed=1) == whole
+    assert model._generator("copy").traces == traces
+
+
+@pytest.mark.parametrize("count, cores, rows", [(16, 2, 8), (20, 2, 10), (15, 2, 15), (64, 5, 13)])
+def test_how_a_batch_is_split(count, cores, rows, monkeypatch):
+    monkeypatch.setattr(generate, "loops_side_by_side", lambda: cores)
+    assert generate._rows_of_a_loop(count) == rows
+
+
 class Last(keras_nlp_samplers.Sampler):
     """Takes the last id of all. It compares, and so has no hash."""
 
