@@ -101,8 +101,10 @@ def test_logs_tell_of_the_rows_that_were_there(model, batch):
         assert both[name] == pytest.approx(speech[name], rel=1e-5)
         assert digits[name] == 0
     assert speech["speech_log_perplexity"] > 0
-    # Of the losses the mean over steps, so that they add up to the loss.
-    assert both["speech_loss"] == pytest.approx(speech["speech_loss"] / 2, rel=1e-5)
+    # Of the losses the mean over steps, so that they add up to the loss. Where shapes are known
+    # while it runs, Keras weighs the steps of a task's loss by their rows.
+    share = 0.5 if keras.backend.backend() == "tensorflow" else 1.0
+    assert both["speech_loss"] == pytest.approx(speech["speech_loss"] * share, rel=1e-5)
     assert both["loss"] == pytest.approx((speech["loss"] + digits["loss"]) / 2, rel=1e-5)
     assert speech["loss"] >= 0.5 * speech["speech_loss"] > 0  # the weight of the task is 0.5
     before = model.get_weights()
