@@ -1,5 +1,6 @@
 """The steps of a mixture, epoch by epoch."""
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +16,9 @@ class Mixing:
 
     TensorFlow reads. Python is asked at the begin of an iteration, where it opens readers, at the
     last step, where it keeps them for the next epoch, and by `Draws`; it never waits for data.
+
+    Only whoever takes the last step has readers kept. An iteration that is given up in between may
+    read ahead to that step as it is cancelled, and a reader that is cancelled ends.
 
     Args:
         streams: task name -> its batches.
@@ -37,6 +41,8 @@ class Mixing:
         self._position = position
         self._continues = continues
         self._draws = draws
+        self._tickets = itertools.count()
+        self._open = None  # ticket and readers of the latest iteration
 
     def dataset(self) -> tf.data.Dataset:
         """Returns the data set whose iterations are the epochs, dicts from task to batch."""
@@ -44,14 +50,15 @@ class Mixing:
         # Whoever gives up an iterator whose thread tunes it may wait a minute for that thread: it
         # can miss that it is to end.
         options.autotune.enabled = False
-        return tf.data.Dataset.range(1).flat_map(self._epoch).with_options(options)
+        steps = tf.data.Dataset.range(1).flat_map(self._epoch).prefetch(2)
+        return steps.map(self._take).with_options(options)
 
     @tf.autograph.experimental.do_not_convert
     def _epoch(self, _):
         number = len(self._streams)
-        types = [tf.int64, tf.int64, tf.int64, tf.float64, *[tf.resource] * number]
-        epoch, step, counts, owed, *readers = tf.py_function(self._begin, [], types)
-        for tensor in (epoch, step, *readers):
+        types = [*[tf.int64] * 4, tf.float64, *[tf.resource] * number]
+        ticket, epoch, step, counts, owed, *readers = tf.py_function(self._begin, [], types)
+        for tensor in (ticket, epoch, step, *readers):
             tensor.set_shape([])
         for tensor in (counts, owed):
             tensor.set_shape([number])
@@ -66,18 +73,21 @@ class Mixing:
             step, task = step if isinstance(step, tuple) else (step, None)
             batches, read = self._read(readers, task)
             counts += read
-            if self._continues:  # whoever takes the last step may not come back
-                with tf.control_dependencies(tf.nest.flatten(batches)):
-                    done = tf.cond(
-                        step == self._steps - 1,
-                        lambda: tf.py_function(self._park, [counts, *readers], []),
-                        tf.no_op,
-                    )
-                with tf.control_dependencies([done]):
-                    batches = tf.nest.map_structure(tf.identity, batches)
-            return counts, batches
+            return counts, (ticket, step, counts, batches)
 
         return steps.scan(counts, read)
+
+    @tf.autograph.experimental.do_not_convert
+    def _take(self, ticket, step, counts, batches):
+        if not self._continues:
+            return batches
+        done = tf.cond(
+            step == self._steps - 1,
+            lambda: tf.py_function(self._park, [ticket, counts], []),
+            tf.no_op,
+        )
+        with tf.control_dependencies([done]):  # whoever takes the last step may not come back
+            return tf.nest.map_structure(tf.identity, batches)
 
     def _read(self, readers, task):
         """Returns the batches of a step, and how many each task has read for it."""
@@ -94,7 +104,7 @@ class Mixing:
         return batches, tf.one_hot(task, len(readers), dtype="int64")
 
     def _begin(self):
-        """Returns epoch and step, what each task has read and is owed, and the readers."""
+        """Returns ticket, epoch, step, what each task has read and is owed, and the readers."""
         epoch, step = self._position.begin()
         origin, before = (0, epoch * self._steps) if self._continues else (epoch, 0)
         counts = np.full(len(self._streams), before + step)
@@ -104,8 +114,14 @@ class Mixing:
             counts, owed = self._draws.count(first - before, first + step)
         streams = self._streams.values()
         readers = [stream.open(origin, n) for stream, n in zip(streams, counts.tolist())]
-        return epoch, step, counts, owed, *readers
+        ticket = next(self._tickets)
+        self._open = (ticket, readers) if self._continues else None
+        return ticket, epoch, step, counts, owed, *readers
 
-    def _park(self, counts, *readers):
+    def _park(self, ticket, counts):
+        if self._open is None or self._open[0] != int(ticket):
+            return
+        _, readers = self._open
+        self._open = None
         for stream, count, reader in zip(self._streams.values(), counts.numpy().tolist(), readers):
             stream.park(0, count, reader)

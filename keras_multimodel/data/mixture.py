@@ -109,8 +109,7 @@ def mix(
         draws = Draws(schedule, sizes, seed)
     mixed = Mixing(streams, steps, where, continues, draws).dataset().map(_to_model)
     if position is None and not isinstance(schedule, Adaptive):
-        return mixed.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
-    mixed = mixed.prefetch(2)
+        return mixed.apply(tf.data.experimental.assert_cardinality(steps))
     # As above, but where the position is past the first steps an iteration may have fewer.
     mixed.cardinality = lambda: tf.constant(steps, "int64")
     return mixed

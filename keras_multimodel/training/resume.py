@@ -88,6 +88,7 @@ class Resume(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._resumed = None
+        self.model._initial_epoch = None  # of a training that an error has ended
         self.position.check_steps(self.params["steps"])
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)

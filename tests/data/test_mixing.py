@@ -1,7 +1,10 @@
+import time
+
 import pytest
 
 from keras_multimodel import data
 from keras_multimodel.data import schedules
+from keras_multimodel.data.streams import Stream
 from keras_multimodel.ops.first_look import first_look
 from tests.data.test_mixture import classes, sequences
 from tests.data.test_position import ARGUMENTS, SETS, contents
@@ -43,6 +46,22 @@ def test_a_first_look_does_not_count(case, after):
         assert contents(after(mixed).take(1)) == expected[:1]
     assert (position.epoch, position.step) == (0, 1)
     assert contents(mixed) == expected[1:]
+
+
+def test_readers_are_kept_by_whoever_takes_the_last_step(monkeypatch):
+    """An iterator that is given up may have read ahead to it, and cancels readers."""
+    parked = []
+    monkeypatch.setattr(Stream, "park", lambda self, *arguments: parked.append(arguments))
+    mixed = data.mix({"a": sequences(12)}, batch_size=2, steps=3)
+    given_up = iter(mixed)
+    next(given_up)
+    time.sleep(0.5)  # it reads the two steps ahead
+    assert not parked
+    taken = iter(mixed)
+    list(taken)
+    assert len(parked) == 1
+    list(given_up)  # another has begun since
+    assert len(parked) == 1
 
 
 def test_steps_without_a_position_go_on_through_the_passes():

@@ -182,6 +182,12 @@ def test_a_training_that_has_ended_goes_on_with_more_epochs_only(model, uncut, t
     assert_same(train(fresh(model, 2), tmp_path, "joint"), uncut["joint"])
 
 
+def test_an_error_in_a_resumed_training_leaves_nothing_behind(model, uncut, tmp_path):
+    assert train(fresh(model, 0), tmp_path / "cut", "joint", cut=7) is None
+    assert train(fresh(model, 1), tmp_path / "cut", "joint", cut=1) is None  # in the second epoch
+    assert_same(train(fresh(model, 0), tmp_path / "other", "joint"), uncut["joint"])
+
+
 def test_a_cut_while_saving_loses_nothing(model, uncut, tmp_path, monkeypatch):
     def broken(file, **arrays):
         file.write(b"half of it")
