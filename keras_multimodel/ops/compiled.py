@@ -1,9 +1,14 @@
 """Functions and loops that a backend compiles."""
 
+import itertools
 import os
 
 import keras
 from keras import ops
+
+# TensorFlow keeps what XLA has compiled, some 50 MB, as long as the process lives.
+_MOST_XLA_PROGRAMS = 64
+_xla_programs = itertools.count()
 
 
 def compiled(function, variables: list, xla: bool = False):
@@ -16,7 +21,8 @@ def compiled(function, variables: list, xla: bool = False):
             and nested structures of tensors.
         variables: all Keras variables that it reads.
         xla: whether TensorFlow compiles it with XLA, which takes seconds and then spares a loop of
-            small operations the time to start each of them. What XLA cannot compile runs without.
+            small operations the time to start each of them. What XLA cannot compile runs without,
+            and so does what comes after the first 64 in a process.
 
     Returns:
         A function that traces once for each set of shapes, and on torch runs eagerly.
@@ -24,7 +30,9 @@ def compiled(function, variables: list, xla: bool = False):
     backend = keras.backend.backend()
     if backend == "tensorflow":
         plain = _tensorflow_graph(function, variables)
-        return _with_xla(function, variables, plain) if xla else plain
+        if xla and next(_xla_programs) < _MOST_XLA_PROGRAMS:
+            return _with_xla(function, variables, plain)
+        return plain
     if backend == "jax":
         import jax
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import gc
+import itertools
 import warnings
 
 import keras
@@ -14,6 +15,7 @@ from keras_nlp import samplers as keras_nlp_samplers
 from keras_multimodel.decoding import Constraint, generate
 from keras_multimodel.layers import ConvBlock, TextModality
 from keras_multimodel.models import stepping
+from keras_multimodel.ops import compiled
 from tests.decoding.writers import INPUTS, build, build_ids
 from tests.models.small_models import HIDDEN_DIM, set_weights
 
@@ -83,6 +85,17 @@ def test_xla_writes_what_a_graph_writes(sampler, monkeypatch):
     in_graph = written(build_ids(), sampler=sampler, seed=1)
     monkeypatch.setattr(generate, "_XLA_FROM", 1)
     assert written(build_ids(), sampler=sampler, seed=1) == in_graph
+
+
+def test_a_process_has_so_many_programs_of_xla(monkeypatch):
+    made = []
+    monkeypatch.setattr(generate, "_XLA_FROM", 1)
+    monkeypatch.setattr(compiled, "_MOST_XLA_PROGRAMS", 1)
+    monkeypatch.setattr(compiled, "_xla_programs", itertools.count())
+    monkeypatch.setattr(compiled, "_with_xla", lambda *arguments: made.append(1) or arguments[-1])
+    model = build_ids()
+    first, second = (written(model, max_length=n) for n in (3, 20))
+    assert len(made) == 1 and [x[:3] for x in second] == first
 
 
 class NotForXla(Only):
