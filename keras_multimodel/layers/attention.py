@@ -176,8 +176,8 @@ def _look(queries, keys, values, hidden):
         hidden: see `_hidden`, fits `(B * N, 1, positions)`.
 
     Returns:
-        the greatest score and the sum of the weights, float32 `(B * N, 1, 1)`, and the weighted sum
-        of the values, float32 `(B * N, 1, H)`.
+        the greatest score and the sum of the weights, `(B * N, 1, 1)`, and the weighted sum of the
+        values, `(B * N, 1, H)`, all in float32 or, where the queries are, float64.
     """
     scores = ops.matmul(queries, ops.transpose(keys, (0, 2, 1)))
     scores = at_least_float32(scores)

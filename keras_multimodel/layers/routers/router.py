@@ -17,9 +17,10 @@ class Routing(NamedTuple):
     Attributes:
         indices: int32 `(T, K)`, the experts of each token, E where a place is empty; or, from a
             router whose experts choose, `(E, C)`, the tokens of each expert.
-        gates: float32, the weight of each choice, shaped as `indices`; 0 where a place is empty.
-        logits: float32 `(T, E)`, the router's scores without noise.
-        loss: the router's balancing loss, a float32 scalar.
+        gates: in the router's dtype, the weight of each choice, shaped as `indices`; 0 where a
+            place is empty.
+        logits: `(T, E)`, the router's scores without noise, in its dtype.
+        loss: the router's balancing loss, a scalar.
     """
 
     indices: object
@@ -49,10 +50,9 @@ def softmax(scores):
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class Router(keras.layers.Layer):
-    """Chooses experts for tokens: the base of all routers, float32 under every dtype
-    policy but float64.
+    """Chooses experts for tokens: the base of all routers.
 
-    A subclass implements `route`.
+    It computes in float32 under every dtype policy but float64. A subclass implements `route`.
 
     Args:
         num_experts: number of experts, E.
