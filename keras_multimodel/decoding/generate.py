@@ -20,8 +20,7 @@ from keras_multimodel.ops.compiled import compiled, loops_side_by_side
 _AT_ONCE = 64  # most inputs of one batch
 _MOST_PROGRAMS = 32  # that are kept, some 40 MB each
 _XLA_FROM = 64  # most ids; shorter loops would never earn the seconds that XLA compiles
-_SPLIT_FROM = 128  # most ids; shorter loops gain little from a core for each half of a batch
-_LEAST_ROWS = 8  # of a batch that is split off
+_LEAST_ROWS = 8  # of a batch that is split off, to be written on a core of its own
 
 
 class Request(NamedTuple):
@@ -94,8 +93,12 @@ class TaskGenerator:
         return [hypotheses for run in runs for hypotheses in run.results()]
 
     def _splits(self, search, limit):
-        cached = search.steps is self.steps[True]
-        return cached and bucket(limit, 16) >= _SPLIT_FROM and not search.chooser.variables
+        """Returns whether the rows of a batch may be written in several loops at once."""
+        return self.uses_xla(search, bucket(limit, 16)) and not search.chooser.variables
+
+    def uses_xla(self, search, size: int) -> bool:
+        """Returns whether XLA compiles the loop of a bucket of `size` ids."""
+        return search.steps is self.steps[True] and size >= _XLA_FROM
 
     def stream(self, inputs: list, request: Request) -> Stream:
         """Returns an iterator over what is new in each output, step by step."""
@@ -243,7 +246,7 @@ class _Run:
         key = (type(search).__name__, search.rows_per_input, cached, raw.shape, size)
         start = generator.program(("start", *key), self._start(search, size))
         key = (*key, search.chooser.key, id(constraint))
-        xla = cached and size >= _XLA_FROM
+        xla = generator.uses_xla(search, size)
         self._advance = generator.program(("advance", *key), search.advance, xla)
         self.state = start(raw, filled, state)
         self.state["sampler"] = [ops.convert_to_tensor(v.value) for v in search.chooser.variables]

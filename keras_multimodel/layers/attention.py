@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.ops import cache as caches
+from keras_multimodel.ops.extremes import row_max
 from keras_multimodel.ops.precision import at_least_float32
 
 _SMALLEST_PIECE = 64  # positions; what is cached is read in whole pieces
@@ -182,7 +183,7 @@ def _look(queries, keys, values, hidden):
     scores = ops.matmul(queries, ops.transpose(keys, (0, 2, 1)))
     scores = at_least_float32(scores)
     scores = scores + ops.cast(hidden, scores.dtype)
-    greatest = ops.max(scores, axis=-1, keepdims=True)
+    greatest = row_max(scores)
     weights = ops.exp(scores - greatest)
     found = ops.matmul(ops.cast(weights, values.dtype), values)
     return greatest, ops.sum(weights, axis=-1, keepdims=True), at_least_float32(found)

@@ -93,7 +93,7 @@ class CachedSteps:
             "decoder": self.decoder.initial_cache(*arguments),
         }
         if hasattr(self.targets, "step") and _as_new(self.targets, "step", "decode"):
-            cache["targets"] = self.targets.initial_cache()
+            cache["targets"] = self.targets.initial_cache(encoded.shape[0])
         return cache
 
     def step(self, ids, last, cache, index):

@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from keras_multimodel.ops.compiled import compiles_with_xla
+
 
 def write(buffer, rows, index, axis: int = 0):
     """Writes one position of a buffer, in place where the backend can.
@@ -21,11 +23,8 @@ def write(buffer, rows, index, axis: int = 0):
         The buffer with `rows` at `index`.
     """
     backend = keras.backend.backend()
-    if backend == "tensorflow":
-        from keras_multimodel.ops.tensorflow_experts import compiles_with_xla
-
-        if not compiles_with_xla():
-            return _scatter(buffer, rows, index, axis)
+    if backend == "tensorflow" and not compiles_with_xla():
+        return _scatter(buffer, rows, index, axis)
     rows = ops.expand_dims(rows, axis)
     if backend == "torch":
         buffer.narrow(axis, int(index), 1).copy_(rows)

@@ -87,17 +87,32 @@ def _without_gradients(function, variables):
     return run
 
 
+def compiles_with_xla() -> bool:
+    """Returns whether TensorFlow traces a graph for XLA, which needs static shapes."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
+
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def tensorflow_on_cpu() -> bool:
+    """Returns whether the backend is TensorFlow and has no other device than CPUs."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
+
+
 def loops_side_by_side() -> int:
     """Returns how many loops of small operations are worth running at once, in threads.
 
     A step of such a loop keeps one core busy. A GPU, and what shares one interpreter, does not get
     done sooner.
     """
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    import tensorflow as tf
-
-    if any(device.device_type != "CPU" for device in tf.config.list_physical_devices()):
+    if not tensorflow_on_cpu():
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 

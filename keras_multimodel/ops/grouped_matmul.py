@@ -5,6 +5,8 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from keras_multimodel.ops.compiled import compiles_with_xla
+
 
 def grouped_matmul(x, kernel, group_sizes):
     """Multiplies the rows of each group by the group's matrix.
@@ -42,11 +44,7 @@ def use_blocks() -> bool:
         import jax
 
         return jax.default_backend() == "cpu"
-    if keras.backend.backend() == "tensorflow":
-        from keras_multimodel.ops.tensorflow_experts import compiles_with_xla
-
-        return compiles_with_xla()
-    return False
+    return compiles_with_xla()
 
 
 def take_matrices(kernel, indices):

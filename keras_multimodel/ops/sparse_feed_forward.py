@@ -1,13 +1,16 @@
 """The experts' feed-forward: each token through the experts that it chose, and no others.
 
 Nothing is dropped, and no array has the size of tokens x experts x width: the work is that of the
-chosen experts. Axis legend: T tokens, D hidden, H intermediate, E experts, K chosen, C tokens of an
-expert.
+chosen experts. Only the few tokens of a step of generation meet all experts, where reading matrices
+in place is less work than gathering those chosen.
+
+Axis legend: T tokens, D hidden, H intermediate, E experts, K chosen, C tokens of an expert.
 """
 
 import keras
 from keras import ops
 
+from keras_multimodel.ops.compiled import compiles_with_xla
 from keras_multimodel.ops.grouped_matmul import (
     blocked_layout,
     grouped_matmul,
@@ -35,6 +38,8 @@ def sparse_feed_forward(x, experts, gates, kernels, activation):
         `(T, D)`, the dtype of `x`.
     """
     gates = ops.cast(gates, x.dtype)
+    if compiles_with_xla() and _is_few(x, experts, kernels[0].shape[0]):
+        return _all_experts_feed_forward(x, experts, gates, kernels, activation)
     if use_blocks():
         return _blocked_feed_forward(x, experts, gates, kernels, activation)
     if keras.backend.backend() == "tensorflow":
@@ -42,6 +47,11 @@ def sparse_feed_forward(x, experts, gates, kernels, activation):
 
         return tensorflow_experts.sparse_feed_forward(x, experts, gates, kernels, activation)
     return _sorted_feed_forward(x, experts, gates, kernels, activation)
+
+
+def _is_few(x, experts, num_experts: int) -> bool:
+    """Returns whether blocks would copy about as many matrices as there are experts."""
+    return x.shape[0] is not None and x.shape[0] <= 16 and num_experts <= 4 * experts.shape[-1]
 
 
 def expert_choice_feed_forward(x, tokens, gates, kernels, activation):
@@ -102,3 +112,18 @@ def _blocked_feed_forward(x, experts, gates, kernels, activation):
     outputs = ops.take(with_zeros(outputs), layout.slot_of_row, axis=0)
     outputs = ops.reshape(outputs, (-1, top_k, x.shape[-1]))
     return ops.sum(outputs * gates[..., None], axis=1)
+
+
+def _all_experts_feed_forward(x, experts, gates, kernels, activation):
+    """Sends all tokens through every expert, and takes what they chose.
+
+    In separate products: XLA hands a batched one, which is larger, to a pool of threads.
+    """
+    total = ops.zeros_like(x)
+    for expert in range(kernels[0].shape[0]):
+        chosen = ops.equal(experts, expert)
+        gate = ops.sum(ops.where(chosen, gates, 0), axis=-1, keepdims=True)
+        outputs = expert_forward(ops.matmul, x, [kernel[expert] for kernel in kernels], activation)
+        # An expert has no say in tokens that did not choose it, not even if it gives NaN.
+        total += ops.where(ops.any(chosen, axis=-1, keepdims=True), outputs * gate, 0)
+    return total

@@ -8,12 +8,6 @@ import math
 
 import keras
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
-
-
-def compiles_with_xla() -> bool:
-    """Returns whether XLA, which needs static shapes, will compile the graph being traced."""
-    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def sparse_feed_forward(x, experts, gates, kernels, activation):

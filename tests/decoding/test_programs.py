@@ -119,7 +119,7 @@ def test_what_xla_cannot_compile_runs_without(monkeypatch):
 @pytest.mark.parametrize("sampler", ["greedy", "random", "beam"])
 def test_a_batch_in_threads_writes_the_same(sampler, monkeypatch):
     whole = written(build_ids(), sampler=sampler, seed=1)
-    monkeypatch.setattr(generate, "_SPLIT_FROM", 1)
+    monkeypatch.setattr(generate, "_XLA_FROM", 1)
     monkeypatch.setattr(generate, "_LEAST_ROWS", 1)
     monkeypatch.setattr(generate, "loops_side_by_side", lambda: 2)
     pools = []
