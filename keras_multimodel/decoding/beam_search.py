@@ -65,6 +65,8 @@ class BeamedSearch(Search):
     The state also has `log_probability` and `length` of each beam, both `(B, K)`.
     """
 
+    exchanges_rows = True
+
     @property
     def rows_per_input(self) -> int:
         """K."""

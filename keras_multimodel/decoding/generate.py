@@ -15,12 +15,16 @@ from keras_multimodel.decoding.generation import Generation, Hypothesis
 from keras_multimodel.decoding.inputs import Encoder, bucket
 from keras_multimodel.decoding.search import PADDING, Search
 from keras_multimodel.decoding.streaming import Pieces, Stream
+from keras_multimodel.ops import cache as caches
 from keras_multimodel.ops.compiled import compiled, loops_side_by_side
 
 _AT_ONCE = 64  # most inputs of one batch
 _MOST_PROGRAMS = 32  # that are kept, some 40 MB each
 _XLA_FROM = 64  # most ids; shorter loops would never earn the seconds that XLA compiles
-_LEAST_ROWS = 8  # of a batch that is split off, to be written on a core of its own
+# Each loop takes a core. With fewer rows, or fewer ids in all, a batch stays in one and leaves the
+# other cores to others.
+_LEAST_ROWS = 8
+_LEAST_IDS = 1024
 
 
 class Request(NamedTuple):
@@ -77,7 +81,9 @@ class TaskGenerator:
 
     def _write(self, search, inputs, arrays, limit, seeds) -> list[list[Hypothesis]]:
         """Returns for each input its outputs, the best first."""
-        rows = _rows_of_a_loop(len(inputs)) if self._splits(search, limit) else len(inputs)
+        rows = len(inputs)
+        if self._splits(search, limit):
+            rows = _rows_of_a_loop(rows, bucket(limit, 16))
         runs = [
             _Run(
                 self, search, inputs[i : i + rows], arrays[i : i + rows], limit, seeds[i : i + rows]
@@ -87,6 +93,8 @@ class TaskGenerator:
         if len(runs) == 1:
             runs[0].advance(limit)
         else:
+            for run in runs[1:]:
+                run.state["cache"] = search.steps.share(run.state["cache"], runs[0].state["cache"])
             runs[0].advance(0)  # traces in this thread, whose scopes and policies are its own
             with ThreadPoolExecutor(len(runs)) as pool:
                 list(pool.map(lambda run: run.advance(limit), runs))
@@ -250,6 +258,8 @@ class _Run:
         self._advance = generator.program(("advance", *key), search.advance, xla)
         self.state = start(raw, filled, state)
         self.state["sampler"] = [ops.convert_to_tensor(v.value) for v in search.chooser.variables]
+        self._size = size
+        self._full = 0  # pieces of the cache
         self.draws = ()
         if search.chooser.random:
             seeds = [*seeds, *[0] * int(filled.sum())]
@@ -268,11 +278,26 @@ class _Run:
 
     def advance(self, until: int) -> None:
         """Goes on until `until` ids are written or all rows have ended."""
-        bounds = (np.array(n, "int32") for n in (until, self.limit))
-        self.state = self._advance(self.state, self.draws, *bounds)
+        stop = written = -1
+        while written == stop < until:
+            stop = min(until, self._end_of_piece())
+            bounds = (np.array(n, "int32") for n in (stop, self.limit))
+            after = self._advance(self.state, self.draws, *bounds)
+            self.state = self.search.whole(self.state, after)
+            written = int(self.state["index"])
         variables = self.search.chooser.variables
         for variable, value in zip(variables, self.state["sampler"]):
             variable.assign(value)
+
+    def _end_of_piece(self):
+        """Returns how many ids fit in the open piece of the cache, or in the next if it is full."""
+        length = caches.piece_size(self._size)
+        end = (self._full + 1) * length
+        if int(self.state["index"]) == end < self._size:
+            self.state["cache"] = caches.next_piece(self.state["cache"], self._full)
+            self._full += 1
+            end += length
+        return end
 
     def written(self):
         """Returns ids `(rows, length)` and whether each row has ended."""
@@ -310,9 +335,10 @@ class _Run:
         return scores.reshape(-1)[: len(ids)]
 
 
-def _rows_of_a_loop(count):
+def _rows_of_a_loop(count, length):
     """Returns how many rows of a batch one loop writes, where each of some loops has a core."""
-    return -(-count // max(1, min(loops_side_by_side(), count // _LEAST_ROWS)))
+    least = max(_LEAST_ROWS, -(-_LEAST_IDS // length))
+    return -(-count // max(1, min(loops_side_by_side(), count // least)))
 
 
 def _check_minimum(lengths, limit):

@@ -23,6 +23,7 @@ class Search:
     """
 
     rows_per_input = 1
+    exchanges_rows = False  # whether a step may take the cache of one row over to another
 
     def __init__(self, steps, chooser, constraint=None):
         self.steps = steps
@@ -45,7 +46,7 @@ class Search:
             "ids": ops.zeros((length, batch), "int32"),
             "last": ops.zeros((batch,), "int32"),
             "ended": ended,
-            "cache": self.steps.initial_cache(length, encoded, mask),
+            "cache": caches.with_pieces(self.steps.initial_cache(length, encoded, mask), length),
             "constraint": constraint_state,
             "sampler": [],  # the values of its variables are not known here
         }
@@ -61,20 +62,34 @@ class Search:
             limit: int32 scalar, how many ids may be written in all.
 
         Returns:
-            The state.
+            The state, the cache without what no step changes; see `whole`.
         """
+        moving, fixed = self._split(state["cache"])
 
         def body(state):
             scope = keras.StatelessScope([*values, *zip(self.chooser.variables, state["sampler"])])
             with scope:
+                state = {**state, "cache": self._join(state["cache"], fixed)}
                 after = self._step(state, draws, limit)
+                after["cache"], _ = self._split(after["cache"])
                 after["sampler"] = [ops.convert_to_tensor(v.value) for v in self.chooser.variables]
             return after
 
         def go_on(state):
             return (state["index"] < until) & ops.logical_not(ops.all(self._finished(state)))
 
-        return while_loop(go_on, body, state)
+        return while_loop(go_on, body, {**state, "cache": moving})
+
+    def whole(self, before, after):
+        """Returns the state after `advance` with what it left out."""
+        _, fixed = self._split(before["cache"])
+        return {**after, "cache": self._join(after["cache"], fixed)}
+
+    def _split(self, cache):
+        return (cache, None) if self.exchanges_rows else caches.split(cache)
+
+    def _join(self, cache, fixed):
+        return cache if self.exchanges_rows else caches.join(cache, fixed)
 
     def _finished(self, state):
         return state["ended"]

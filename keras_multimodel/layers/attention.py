@@ -7,8 +7,6 @@ from keras_multimodel.ops import cache as caches
 from keras_multimodel.ops.extremes import row_max
 from keras_multimodel.ops.precision import at_least_float32
 
-_SMALLEST_PIECE = 64  # positions; what is cached is read in whole pieces
-_MOST_PIECES = 4  # of one sequence: each is some operations more to compile
 _NEVER = -1e9  # added to a score where attention must not look
 
 
@@ -87,7 +85,7 @@ class Attention(keras.layers.Layer):
         """Returns the cache of one sequence read step by step; see `layers.stepping`.
 
         With a source, its keys and values, computed here once; without, empty keys and values of
-        the targets themselves, lists of pieces `(B * N, positions of a piece, H)`.
+        the targets themselves, `Growing` buffers `(B * N, max_length, H)`.
         """
         if source is not None:
             return self._source_cache(source, source_mask)
@@ -95,11 +93,9 @@ class Attention(keras.layers.Layer):
             raise ValueError(
                 f"`causal` must be True to go step by step. Received: causal={self.causal}"
             )
-        piece = min(max(_SMALLEST_PIECE, -(-max_length // _MOST_PIECES)), max_length)
-        count = -(-max_length // piece)
-        shape = (batch_size * self.num_heads, piece, self.hidden_dim // self.num_heads)
+        shape = (batch_size * self.num_heads, max_length, self.hidden_dim // self.num_heads)
         return {
-            name: [ops.zeros(shape, self.compute_dtype) for _ in range(count)]
+            name: caches.Growing(ops.zeros(shape, self.compute_dtype), caches.Fixed([]))
             for name in ("keys", "values")
         }
 
@@ -110,18 +106,19 @@ class Attention(keras.layers.Layer):
         """
         width = self.hidden_dim // self.num_heads
         queries = self._heads(self.query(inputs) * width**-0.5)[:, None]
-        if "hidden" in cache:
-            found = _look(queries, cache["keys"], cache["values"], cache["hidden"])
+        if isinstance(cache, caches.Fixed):
+            source = cache.value
+            found = _look(queries, source["keys"], source["values"], source["hidden"])
             return self._join(found), cache
         cache = {
-            name: caches.write_pieces(cache[name], self._heads(dense(inputs)), index)
+            name: caches.extend(cache[name], self._heads(dense(inputs)), index)
             for name, dense in (("keys", self.key), ("values", self.value))
         }
-        return self._join(_look_at_pieces(queries, cache["keys"], cache["values"], index)), cache
+        return self._join(_look_at_all(queries, cache["keys"], cache["values"], index)), cache
 
     def reorder_cache(self, cache, rows):
         """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
-        if "hidden" in cache:
+        if isinstance(cache, caches.Fixed):
             return cache  # rows are exchanged within one example, whose source they share
         by_row = (rows.shape[0], -1)
         return keras.tree.map_structure(
@@ -138,7 +135,8 @@ class Attention(keras.layers.Layer):
             name: ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, length, width))
             for name, x in (("keys", keys), ("values", values))
         }
-        return {**cache, "hidden": ops.repeat(hidden, self.num_heads, axis=0)[:, None]}
+        cache["hidden"] = ops.repeat(hidden, self.num_heads, axis=0)[:, None]
+        return caches.Fixed(cache)
 
     def _heads(self, x):
         """Returns `(B * N, H)` from `(B, hidden_dim)`."""
@@ -167,14 +165,14 @@ def _hidden(where):
     return ops.where(where, _NEVER, 0.0)
 
 
-def _look(queries, keys, values, hidden):
+def _look(queries, keys, values, hidden=None):
     """Attends to some positions.
 
     Args:
         queries: `(B * N, 1, H)`.
         keys: `(B * N, positions, H)`.
         values: as `keys`.
-        hidden: see `_hidden`, fits `(B * N, 1, positions)`.
+        hidden: see `_hidden`, fits `(B * N, 1, positions)`; None where nothing is.
 
     Returns:
         the greatest score and the sum of the weights, `(B * N, 1, 1)`, and the weighted sum of the
@@ -182,26 +180,23 @@ def _look(queries, keys, values, hidden):
     """
     scores = ops.matmul(queries, ops.transpose(keys, (0, 2, 1)))
     scores = at_least_float32(scores)
-    scores = scores + ops.cast(hidden, scores.dtype)
+    if hidden is not None:
+        scores = scores + ops.cast(hidden, scores.dtype)
     greatest = row_max(scores)
     weights = ops.exp(scores - greatest)
     found = ops.matmul(ops.cast(weights, values.dtype), values)
     return greatest, ops.sum(weights, axis=-1, keepdims=True), at_least_float32(found)
 
 
-def _look_at_pieces(queries, keys, values, index):
-    """Attends to the positions up to `index`, in those pieces that have any; see `_look`."""
-    size = keys[0].shape[1]
-
-    def look(i):
-        later = ops.arange(i * size, (i + 1) * size, dtype="int32") > index
-        return _look(queries, keys[i], values[i], _hidden(later))
-
-    found = look(0)
-    for i in range(1, len(keys)):
+def _look_at_all(queries, keys, values, index):
+    """Attends to the positions up to `index` of growing keys and values; see `_look`."""
+    size = keys.open.shape[1]
+    later = ops.arange(size, dtype="int32") > index % size
+    found = _look(queries, keys.open, values.open, _hidden(later))
+    for i, piece in enumerate(zip(keys.full.value, values.full.value)):
         found = ops.cond(
-            index >= i * size,
-            lambda i=i, found=found: _joined(found, look(i)),
+            index // (size << i) % 2 == 1,
+            lambda piece=piece, found=found: _joined(found, _look(queries, *piece)),
             lambda found=found: found,
         )
     return found

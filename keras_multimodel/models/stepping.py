@@ -93,7 +93,7 @@ class CachedSteps:
             "decoder": self.decoder.initial_cache(*arguments),
         }
         if hasattr(self.targets, "step") and _as_new(self.targets, "step", "decode"):
-            cache["targets"] = self.targets.initial_cache(encoded.shape[0])
+            cache["targets"] = caches.Fixed(self.targets.initial_cache(encoded.shape[0]))
         return cache
 
     def step(self, ids, last, cache, index):
@@ -112,10 +112,14 @@ class CachedSteps:
         x, mixer = self.mixer.step(x, cache["mixer"], index)
         x, decoder = self.decoder.step(x, cache["decoder"], index)
         if "targets" in cache:
-            logits = self.targets.step(x, cache["targets"])
+            logits = self.targets.step(x, cache["targets"].value)
         else:
             logits = self.targets(x[:, None], reverse=True)[:, 0]
         return logits, {**cache, "mixer": mixer, "decoder": decoder}
+
+    def share(self, cache, other):
+        """Returns a cache that has in common with another what is not of their inputs."""
+        return {**cache, "targets": other["targets"]} if "targets" in cache else cache
 
     def reorder_cache(self, cache, rows):
         """Returns the cache with row `i` of the batch taken from `rows[i]`."""

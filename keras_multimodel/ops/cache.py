@@ -1,11 +1,43 @@
-"""Buffers that a generation loop writes one position at a time."""
+"""Caches of a generation loop, which writes one position at a time."""
 
+import functools
 import math
+from typing import NamedTuple
 
 import keras
 from keras import ops
 
 from keras_multimodel.ops.compiled import compiles_with_xla
+
+_PIECE = 64  # positions that a step may write
+
+
+class Fixed(NamedTuple):
+    """Part of a cache that no step changes, so that a loop need not hand it on.
+
+    Attributes:
+        value: nested structure of tensors.
+    """
+
+    value: object
+
+
+class Growing(NamedTuple):
+    """A buffer that each step extends by a position.
+
+    What a loop only reads costs less than what it writes, and what is not there yet need not be
+    read. So a step writes to the `open` piece, which has the positions from `index // size * size`
+    on, where `index` is the newest and `size` what fits. Those before lie in `full` pieces, as the
+    binary digits of `index // size` tell: piece `i` has `size * 2 ** i` positions where digit `i`
+    is 1, and else nothing that counts. A buffer that is open for all positions has no others.
+
+    Attributes:
+        open: `(rows, size, width)`.
+        full: `Fixed` list of tensors `(rows, size * 2 ** i, width)`.
+    """
+
+    open: object
+    full: Fixed
 
 
 def write(buffer, rows, index, axis: int = 0):
@@ -44,28 +76,87 @@ def read_range(buffer, start, size: int, axis: int = 0):
     return ops.slice(buffer, _corner(buffer, start, axis), shape)
 
 
-def write_pieces(pieces: list, rows, index) -> list:
-    """Writes one position of a buffer that lies in pieces of equal size.
+def extend(buffer: Growing, rows, index) -> Growing:
+    """Writes position `index`, `(rows, ...)`, to the open piece of a buffer."""
+    place = index % buffer.open.shape[1]
+    return buffer._replace(open=write(buffer.open, rows, place, axis=1))
+
+
+def with_pieces(cache, length: int):
+    """Returns a cache, not written yet, whose growing buffers have room for `length` positions.
+
+    Each is open for a piece of them, and has a place for every piece that may be full one day.
+    """
+    size = piece_size(length)
+    count = (-(-length // size) - 1).bit_length()
+
+    @functools.cache
+    def empty(place, rows, width, dtype):
+        return ops.zeros((rows, size << place, width), dtype)  # nobody writes to it
+
+    def divide(buffer):
+        rows, _, width = buffer.open.shape
+        dtype = buffer.open.dtype
+        full = [empty(place, rows, width, dtype) for place in range(count)]
+        return Growing(ops.zeros((rows, size, width), dtype), Fixed(full))
+
+    return _map(divide, cache, Growing)
+
+
+def piece_size(length: int) -> int:
+    """Returns the positions of the open piece, where `length` may come in all."""
+    return min(length, _PIECE)
+
+
+def next_piece(cache, number: int):
+    """Returns the cache, whose open piece is full, with a new one.
 
     Args:
-        pieces: buffers `(rows, positions, width)`, the first has the first positions.
-        rows: `(rows, width)`.
-        index: int32 scalar, the position.
-
-    Returns:
-        The pieces with `rows` at `index`.
+        cache: nested structure.
+        number: how many pieces were full before.
     """
-    if len(pieces) == 1:
-        return [write(pieces[0], rows, index, axis=1)]
-    size = pieces[0].shape[1]
-    written = []
-    for i, piece in enumerate(pieces):
-        # Every piece is written at every step, most with what they have: what depends on the
-        # position would cost a copy of the piece.
-        place = ops.clip(index - i * size, 0, size - 1)
-        old = read_range(piece, place, 1, axis=1)[:, 0]
-        written.append(write(piece, ops.where(index // size == i, rows, old), place, axis=1))
-    return written
+    return _map(lambda buffer: _close(buffer, number), cache, Growing)
+
+
+def _close(buffer, number):
+    full, parts = list(buffer.full.value), [buffer.open]
+    place = 0
+    while number >> place & 1:  # as in counting: all ones at the end become the next digit
+        parts.insert(0, full[place])
+        place += 1
+    full[place] = ops.concatenate(parts, axis=1)
+    return Growing(ops.zeros_like(buffer.open), Fixed(full))
+
+
+def split(cache) -> tuple:
+    """Returns a cache without the contents of what is `Fixed`, and the list of these."""
+    contents = []
+
+    def take(fixed):
+        contents.append(fixed.value)
+        return Fixed(())
+
+    return _map(take, cache, Fixed), contents
+
+
+def join(cache, contents: list):
+    """Returns the cache that `split` has split."""
+    contents = iter(contents)
+    return _map(lambda _: Fixed(next(contents)), cache, Fixed)
+
+
+def _map(function, cache, kind):
+    """Applies a function to all parts of one kind."""
+    if isinstance(cache, kind):
+        return function(cache)
+    if isinstance(cache, dict):
+        return {key: _map(function, cache[key], kind) for key in sorted(cache)}
+    if isinstance(cache, tuple):
+        parts = [_map(function, part, kind) for part in cache]
+        return type(cache)(*parts) if hasattr(cache, "_fields") else tuple(parts)
+    if isinstance(cache, list):
+        return [_map(function, part, kind) for part in cache]
+    return cache
 
 
 def ring_places(index, size: int, rate: int):

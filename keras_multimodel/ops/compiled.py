@@ -152,6 +152,9 @@ def _ordered(state):
     """Returns the state with the keys of dicts in order, which torch would flatten as they come."""
     if isinstance(state, dict):
         return {key: _ordered(state[key]) for key in sorted(state)}
+    if hasattr(state, "_fields"):
+        return type(state)(*(_ordered(part) for part in state))
     if isinstance(state, list | tuple):
-        return [_ordered(part) for part in state]
+        kind = list if isinstance(state, list) else tuple
+        return kind(_ordered(part) for part in state)
     return state
