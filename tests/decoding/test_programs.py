@@ -15,8 +15,9 @@ from keras_nlp import samplers as keras_nlp_samplers
 from keras_multimodel.decoding import Constraint, generate
 from keras_multimodel.layers import ConvBlock, TextModality
 from keras_multimodel.models import stepping
+from keras_multimodel.ops import cache as caches
 from keras_multimodel.ops import compiled
-from tests.decoding.writers import INPUTS, build, build_ids
+from tests.decoding.writers import INPUTS, NoEnd, build, build_ids
 from tests.models.small_models import HIDDEN_DIM, set_weights
 
 IDS = [np.array([3, 4, 5, 1]), np.array([7, 1]), np.array([6, 2, 6, 2, 1])]
@@ -134,6 +135,25 @@ def test_a_batch_in_threads_writes_the_same(sampler, monkeypatch):
     traces = model._generator("copy").traces
     assert written(model, sampler=sampler, seed=1) == whole
     assert model._generator("copy").traces == traces
+
+
+@pytest.mark.parametrize("sampler", ["greedy", "random", "beam"])
+@pytest.mark.parametrize("xla_from", [1, 64])
+def test_a_cache_in_pieces_writes_the_same(sampler, xla_from, monkeypatch):
+    """20 ids: 7 pieces of 3 are closed, in 3 places."""
+    arguments = {"sampler": sampler, "seed": 1, "max_length": 20, "constraint": NoEnd()}
+    recomputed = written(build_ids(), use_cache=False, **arguments)
+    assert len(recomputed[0]) == 20
+    monkeypatch.setattr(caches, "_PIECE", 3)
+    monkeypatch.setattr(generate, "_XLA_FROM", xla_from)
+    model = build_ids()
+    assert written(model, **arguments) == recomputed
+    traces = model._generator("copy").traces
+    assert written(model, **arguments) == recomputed
+    assert model._generator("copy").traces == traces
+    if sampler != "beam":
+        steps = [*model.generate("copy", IDS, stream=True, **arguments)]
+        assert [np.concatenate(row).tolist() for row in zip(*steps)] == recomputed
 
 
 @pytest.mark.parametrize(

@@ -84,21 +84,25 @@ def assert_same(results, expected):
 @on_tensorflow
 @every_routing
 @every_activation
-def test_jit_gives_the_same_outputs_and_gradients(routing, activation):
+@pytest.mark.parametrize("few", [True, False])
+def test_jit_gives_the_same_outputs_and_gradients(routing, activation, few, monkeypatch):
+    assert module._is_few(np.zeros((expert_cases.TOKENS, 1)), np.zeros((1, 2)), 8)
+    monkeypatch.setattr(module, "_is_few", lambda *arguments: few)
     compiled = expert_cases.run(routing, activation, jit=True)
     assert_same(compiled, expert_cases.run(routing, activation))
 
 
 @every_routing
 def test_the_ways_to_compute_agree(routing):
-    """The blocks of XLA and the sorted rows of torch and of JAX on accelerators, on any backend."""
+    """Those of XLA, of torch, and of JAX on accelerators, on any backend."""
     x, gates, _, kernels, experts = expert_cases.arrays(routing, "relu")
     arguments = [ops.convert_to_tensor(a) for a in (x, experts, gates)]
     kernels = [ops.convert_to_tensor(kernel) for kernel in kernels]
     expected = reference(
         x, experts, gates, kernels=[np.array(k) for k in kernels], activation="relu"
     )
-    for way in (module._sorted_feed_forward, module._blocked_feed_forward):
+    ways = "_sorted_feed_forward", "_blocked_feed_forward", "_all_experts_feed_forward"
+    for way in (getattr(module, name) for name in ways):
         y = ops.convert_to_numpy(way(*arguments, kernels, keras.activations.relu))
         np.testing.assert_allclose(y, expected, atol=1e-4)
 
@@ -122,6 +126,18 @@ def test_any_routing_is_carried_out(tokens, experts, top_k, data):
         keras.activations.relu,
     )
     expected = reference(x, chosen, gates, kernels, "relu")
+    np.testing.assert_allclose(ops.convert_to_numpy(y), expected, atol=1e-4)
+
+
+def test_an_expert_has_no_say_in_tokens_that_did_not_choose_it():
+    x, gates, _, kernels, experts = expert_cases.arrays("one_expert_takes_all", "relu")
+    kernels = [np.where(np.arange(5)[:, None, None] == 3, kernel, np.nan) for kernel in kernels]
+    y = module._all_experts_feed_forward(
+        *(ops.convert_to_tensor(a) for a in (x, experts, gates)),
+        [ops.convert_to_tensor(kernel) for kernel in kernels],
+        keras.activations.relu,
+    )
+    expected = reference(x, experts, gates, kernels, "relu")
     np.testing.assert_allclose(ops.convert_to_numpy(y), expected, atol=1e-4)
 
 
