@@ -50,8 +50,9 @@ def sparse_feed_forward(x, experts, gates, kernels, activation):
 
 
 def _is_few(x, experts, num_experts: int) -> bool:
-    """Returns whether blocks would copy about as many matrices as there are experts."""
-    return x.shape[0] is not None and x.shape[0] <= 16 and num_experts <= 4 * experts.shape[-1]
+    """Returns whether the tokens are few, and blocks would still copy every expert's matrices."""
+    tokens, top_k = x.shape[0], experts.shape[-1]
+    return tokens is not None and tokens <= 16 and num_experts <= top_k * min(tokens, 4)
 
 
 def expert_choice_feed_forward(x, tokens, gates, kernels, activation):

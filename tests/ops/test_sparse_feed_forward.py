@@ -129,6 +129,16 @@ def test_any_routing_is_carried_out(tokens, experts, top_k, data):
     np.testing.assert_allclose(ops.convert_to_numpy(y), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "tokens, num_experts, top_k, few",
+    [(2, 8, 4, True), (16, 16, 4, True), (1, 8, 4, False), (17, 8, 4, False), (16, 17, 4, False)]
+    + [(None, 8, 4, False)],
+)
+def test_which_tokens_are_few(tokens, num_experts, top_k, few):
+    x, experts = keras.KerasTensor((tokens, 8)), keras.KerasTensor((tokens, top_k))
+    assert module._is_few(x, experts, num_experts) == few
+
+
 def test_an_expert_has_no_say_in_tokens_that_did_not_choose_it():
     x, gates, _, kernels, experts = expert_cases.arrays("one_expert_takes_all", "relu")
     kernels = [np.where(np.arange(5)[:, None, None] == 3, kernel, np.nan) for kernel in kernels]
