@@ -21,10 +21,7 @@ from keras_multimodel.ops.compiled import compiled, loops_side_by_side
 _AT_ONCE = 64  # most inputs of one batch
 _MOST_PROGRAMS = 32  # that are kept, some 40 MB each
 _XLA_FROM = 64  # most ids; shorter loops would never earn the seconds that XLA compiles
-# Each loop takes a core. With fewer rows, or fewer ids in all, a batch stays in one and leaves the
-# other cores to others.
-_LEAST_ROWS = 8
-_LEAST_IDS = 1024
+_LEAST_ROWS = 8  # of a batch that is split off, to be written on a core of its own
 
 
 class Request(NamedTuple):
@@ -83,7 +80,7 @@ class TaskGenerator:
         """Returns for each input its outputs, the best first."""
         rows = len(inputs)
         if self._splits(search, limit):
-            rows = _rows_of_a_loop(rows, bucket(limit, 16))
+            rows = _rows_of_a_loop(rows)
         runs = [
             _Run(
                 self, search, inputs[i : i + rows], arrays[i : i + rows], limit, seeds[i : i + rows]
@@ -335,10 +332,9 @@ class _Run:
         return scores.reshape(-1)[: len(ids)]
 
 
-def _rows_of_a_loop(count, length):
+def _rows_of_a_loop(count):
     """Returns how many rows of a batch one loop writes, where each of some loops has a core."""
-    least = max(_LEAST_ROWS, -(-_LEAST_IDS // length))
-    return -(-count // max(1, min(loops_side_by_side(), count // least)))
+    return -(-count // max(1, min(loops_side_by_side(), count // _LEAST_ROWS)))
 
 
 def _check_minimum(lengths, limit):
