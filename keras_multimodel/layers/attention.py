@@ -85,7 +85,7 @@ class Attention(keras.layers.Layer):
         """Returns the cache of one sequence read step by step; see `layers.stepping`.
 
         With a source, its keys and values, computed here once; without, empty keys and values of
-        the targets themselves, `Growing` buffers `(B * N, max_length, H)`.
+        the targets themselves, `Growing` buffers `(B * N, H, max_length)`.
         """
         if source is not None:
             return self._source_cache(source, source_mask)
@@ -93,7 +93,7 @@ class Attention(keras.layers.Layer):
             raise ValueError(
                 f"`causal` must be True to go step by step. Received: causal={self.causal}"
             )
-        shape = (batch_size * self.num_heads, max_length, self.hidden_dim // self.num_heads)
+        shape = (batch_size * self.num_heads, self.hidden_dim // self.num_heads, max_length)
         return {
             name: caches.Growing(ops.zeros(shape, self.compute_dtype), caches.Fixed([]))
             for name in ("keys", "values")
@@ -132,7 +132,7 @@ class Attention(keras.layers.Layer):
             mask = ops.ones_like(source[..., 0], dtype="bool")
         hidden = _hidden(ops.logical_not(mask))
         cache = {
-            name: ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, length, width))
+            name: ops.reshape(ops.transpose(x, (0, 2, 3, 1)), (-1, width, length))
             for name, x in (("keys", keys), ("values", values))
         }
         cache["hidden"] = ops.repeat(hidden, self.num_heads, axis=0)[:, None]
@@ -170,7 +170,7 @@ def _look(queries, keys, values, hidden=None):
 
     Args:
         queries: `(B * N, 1, H)`.
-        keys: `(B * N, positions, H)`.
+        keys: `(B * N, H, positions)`.
         values: as `keys`.
         hidden: see `_hidden`, fits `(B * N, 1, positions)`; None where nothing is.
 
@@ -178,19 +178,18 @@ def _look(queries, keys, values, hidden=None):
         the greatest score and the sum of the weights, `(B * N, 1, 1)`, and the weighted sum of the
         values, `(B * N, 1, H)`, all in float32 or, where the queries are, float64.
     """
-    scores = ops.matmul(queries, ops.transpose(keys, (0, 2, 1)))
-    scores = at_least_float32(scores)
+    scores = at_least_float32(ops.einsum("gqh,ght->gqt", queries, keys))
     if hidden is not None:
         scores = scores + ops.cast(hidden, scores.dtype)
     greatest = row_max(scores)
     weights = ops.exp(scores - greatest)
-    found = ops.matmul(ops.cast(weights, values.dtype), values)
+    found = ops.einsum("gqt,ght->gqh", ops.cast(weights, values.dtype), values)
     return greatest, ops.sum(weights, axis=-1, keepdims=True), at_least_float32(found)
 
 
 def _look_at_all(queries, keys, values, index):
     """Attends to the positions up to `index` of growing keys and values; see `_look`."""
-    size = keys.open.shape[1]
+    size = keys.open.shape[-1]
     later = ops.arange(size, dtype="int32") > index % size
     found = _look(queries, keys.open, values.open, _hidden(later))
     for i, piece in enumerate(zip(keys.full.value, values.full.value)):

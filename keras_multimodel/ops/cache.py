@@ -30,10 +30,11 @@ class Growing(NamedTuple):
     on, where `index` is the newest and `size` what fits. Those before lie in `full` pieces, as the
     binary digits of `index // size` tell: piece `i` has `size * 2 ** i` positions where digit `i`
     is 1, and else nothing that counts. A buffer that is open for all positions has no others.
+    Positions are the last axis: a few long rows are read faster than many short ones.
 
     Attributes:
-        open: `(rows, size, width)`.
-        full: `Fixed` list of tensors `(rows, size * 2 ** i, width)`.
+        open: `(rows, width, size)`.
+        full: `Fixed` list of tensors `(rows, width, size * 2 ** i)`.
     """
 
     open: object
@@ -77,9 +78,9 @@ def read_range(buffer, start, size: int, axis: int = 0):
 
 
 def extend(buffer: Growing, rows, index) -> Growing:
-    """Writes position `index`, `(rows, ...)`, to the open piece of a buffer."""
-    place = index % buffer.open.shape[1]
-    return buffer._replace(open=write(buffer.open, rows, place, axis=1))
+    """Writes position `index`, `(rows, width)`, to the open piece of a buffer."""
+    place = index % buffer.open.shape[-1]
+    return buffer._replace(open=write(buffer.open, rows, place, axis=2))
 
 
 def with_pieces(cache, length: int):
@@ -91,14 +92,15 @@ def with_pieces(cache, length: int):
     count = (-(-length // size) - 1).bit_length()
 
     @functools.cache
-    def empty(place, rows, width, dtype):
-        return ops.zeros((rows, size << place, width), dtype)  # nobody writes to it
+    def nothing(place, rows, width, dtype):
+        return ops.zeros((rows, width, size << place), dtype)  # nobody writes to it
 
     def divide(buffer):
-        rows, _, width = buffer.open.shape
+        rows, width, _ = buffer.open.shape
         dtype = buffer.open.dtype
-        full = [empty(place, rows, width, dtype) for place in range(count)]
-        return Growing(ops.zeros((rows, size, width), dtype), Fixed(full))
+        first = [ops.zeros((rows, width, size), dtype) for _ in range(min(count, 1))]
+        later = [nothing(place, rows, width, dtype) for place in range(1, count)]
+        return Growing(ops.zeros((rows, width, size), dtype), Fixed([*first, *later]))
 
     return _map(divide, cache, Growing)
 
@@ -109,7 +111,7 @@ def piece_size(length: int) -> int:
 
 
 def next_piece(cache, number: int):
-    """Returns the cache, whose open piece is full, with a new one.
+    """Returns the cache, whose open piece is full, with one to write to.
 
     Args:
         cache: nested structure.
@@ -119,13 +121,16 @@ def next_piece(cache, number: int):
 
 
 def _close(buffer, number):
-    full, parts = list(buffer.full.value), [buffer.open]
-    place = 0
+    full = list(buffer.full.value)
+    if number % 2 == 0:  # the first place is free: the two change places
+        full[0], opened = buffer.open, full[0]
+        return Growing(opened, Fixed(full))
+    parts, place = [buffer.open], 0
     while number >> place & 1:  # as in counting: all ones at the end become the next digit
         parts.insert(0, full[place])
         place += 1
-    full[place] = ops.concatenate(parts, axis=1)
-    return Growing(ops.zeros_like(buffer.open), Fixed(full))
+    full[place] = ops.concatenate(parts, axis=-1)
+    return Growing(buffer.open, Fixed(full))
 
 
 def split(cache) -> tuple:
