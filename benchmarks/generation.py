@@ -1,38 +1,49 @@
 """Speed of generation: with and without caches, by length and by batch.
 
 Usage: python benchmarks/generation.py [--quick] [--folder FOLDER]. Prints JSON and writes
-`generation.png`. Times are medians in milliseconds; `ratio` divides them by the time that a dense
-feed-forward takes forward and backward in the same minute (4096 tokens, width 256, hidden 512), so
-that machines can be compared.
+`generation.png`. All cases take turns, round by round; times are medians in milliseconds. `ratio`
+is the median over rounds of a case's time over the time that a dense feed-forward takes forward and
+backward in the same round (4096 tokens, width 256, hidden 512), so that machines can be compared;
+`cost_of_512_over_64` is that of the two times of a round, with the smallest and the largest.
 """
 
 import argparse
 import json
 import pathlib
 import time
+from typing import NamedTuple
 
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 import keras_multimodel as kmm
 
 WIDTH, VOCABULARY = 128, 8192
 
 
-def median_ms(step, runs):
-    """Returns the median time of `step`, after two calls that do not count."""
+class Case(NamedTuple):
+    """What is measured: `batch` inputs of 64 ids and outputs of `length`."""
+
+    batch: int
+    length: int
+    use_cache: bool = True
+
+
+def milliseconds(function, runs):
+    """Returns the time of each of some calls."""
     times = []
-    for _ in range(runs + 2):
+    for _ in range(runs):
         start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(times[2:]))
+        function()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
 
 
-def calibrate(tokens=4096, width=256, hidden=512, runs=15):
-    """Returns the milliseconds of a dense feed-forward, forward and backward."""
+def feed_forward(tokens=4096, width=256, hidden=512):
+    """Returns a function that runs a dense feed-forward, forward and backward."""
     x = tf.random.normal((tokens, width))
     kernels = tf.random.normal((width, hidden)), tf.random.normal((hidden, width))
 
@@ -44,7 +55,7 @@ def calibrate(tokens=4096, width=256, hidden=512, runs=15):
             loss = tf.reduce_sum(tf.square(y))
         return tape.gradient(loss, [x, *kernels])
 
-    return median_ms(lambda: [gradient.numpy() for gradient in both()], runs)
+    return lambda: [gradient.numpy() for gradient in both()]
 
 
 def build():
@@ -77,32 +88,50 @@ class NeverEnd(kmm.decoding.Constraint):
 NEVER_END = NeverEnd()
 
 
-def measure(model, batch, length, use_cache=True, runs=3):
-    """Returns the time of `batch` inputs of 64 ids and outputs of `length`, over calibration."""
-    inputs = list(np.random.default_rng(0).integers(2, VOCABULARY, (batch, 64)).astype("int32"))
+def writer(model, case):
+    """Returns a function that generates the outputs of a case."""
+    random = np.random.default_rng(0)
+    inputs = list(random.integers(2, VOCABULARY, (case.batch, 64)).astype("int32"))
+    arguments = {"max_length": case.length, "use_cache": case.use_cache, "constraint": NEVER_END}
 
     def generate():
-        arguments = {"max_length": length, "use_cache": use_cache, "constraint": NEVER_END}
         outputs = model.generate("text", inputs, **arguments)
         if any(outputs.ended):
             raise RuntimeError("an output ended early")
 
-    start = time.perf_counter()
-    generate()
-    first = time.perf_counter() - start
-    before = calibrate()
-    milliseconds = median_ms(generate, runs)
-    unit = (before + calibrate()) / 2
-    return {
-        "batch": batch,
-        "length": length,
-        "use_cache": use_cache,
-        "ms": round(milliseconds, 1),
-        "calibrate_ms": round(unit, 1),
-        "ratio": round(milliseconds / unit, 2),
-        "tokens_per_second": round(1e3 * batch * length / milliseconds),
-        "first_call_s": round(first, 1),
-    }
+    return generate
+
+
+def measure(model, cases, rounds):
+    """Returns rows of the report, and by case the times of all rounds, `(rounds,)`."""
+    functions = {case: writer(model, case) for case in cases}
+    unit = feed_forward()
+    unit()
+    progress = tqdm(total=len(cases) * (rounds + 1), desc="cases, then rounds of them")
+    first = {}
+    for case, function in functions.items():
+        (first[case],) = milliseconds(function, 1)
+        progress.update()
+    units, times = [], {case: [] for case in cases}
+    for _ in range(rounds):
+        units.append(np.median(milliseconds(unit, 15)))
+        for case, function in functions.items():
+            times[case].append(np.median(milliseconds(function, 3 if case.use_cache else 1)))
+            progress.update()
+    progress.close()
+    times = {case: np.array(values) for case, values in times.items()}
+    rows = [
+        {
+            **case._asdict(),
+            "ms": round(np.median(values), 1),
+            "calibrate_ms": round(np.median(units), 1),
+            "ratio": round(np.median(values / units), 2),
+            "tokens_per_second": round(1e3 * case.batch * case.length / np.median(values)),
+            "first_call_s": round(1e-3 * first[case], 1),
+        }
+        for case, values in times.items()
+    ]
+    return rows, times
 
 
 def plot(rows, path):
@@ -128,18 +157,19 @@ def _batch(row):
 
 def main(quick, folder):
     folder.mkdir(parents=True, exist_ok=True)
-    model = build()
-    cases = [(16, 64, True), (16, 512, True), (16, 64, False)]
+    short, long, recomputed = Case(16, 64), Case(16, 512), Case(16, 64, use_cache=False)
+    cases = [short, long, recomputed]
     if not quick:
-        cases += [(16, n, True) for n in (16, 128, 256)] + [(16, 16, False)]
-        cases += [(n, 64, True) for n in (1, 4, 64)]
-    rows = [measure(model, *case) for case in cases]
-    short, long, recomputed = rows[:3]
+        cases += [Case(16, n) for n in (16, 128, 256)] + [Case(16, 16, use_cache=False)]
+        cases += [Case(n, 64) for n in (1, 4, 64)]
+    rows, times = measure(build(), cases, rounds=3 if quick else 9)
+    costs = times[long] / times[short]
     report = {
         "rows": rows,
-        "ratio_of_64": short["ratio"],
-        "cost_of_512_over_64": round(long["ratio"] / short["ratio"], 2),
-        "recomputed_over_cached": round(recomputed["ratio"] / short["ratio"], 1),
+        "ratio_of_64": rows[0]["ratio"],
+        "cost_of_512_over_64": round(np.median(costs), 2),
+        "cost_of_512_over_64_range": [round(costs.min(), 2), round(costs.max(), 2)],
+        "recomputed_over_cached": round(np.median(times[recomputed] / times[short]), 1),
     }
     plot(rows, folder / "generation.png")
     print(json.dumps(report, indent=2))
