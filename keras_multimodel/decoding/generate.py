@@ -19,7 +19,7 @@ from keras_multimodel.ops import cache as caches
 from keras_multimodel.ops.compiled import compiled, loops_side_by_side
 
 _AT_ONCE = 64  # most inputs of one batch
-_MOST_PROGRAMS = 32  # that are kept, some 40 MB each
+_MOST_PROGRAMS = 32  # that are kept, two for each bucket
 _XLA_FROM = 64  # most ids; shorter loops would never earn the seconds that XLA compiles
 _LEAST_ROWS = 8  # of a batch that is split off, to be written on a core of its own
 
@@ -90,19 +90,22 @@ class TaskGenerator:
         if len(runs) == 1:
             runs[0].advance(limit)
         else:
-            for run in runs[1:]:
-                run.state["cache"] = search.steps.share(run.state["cache"], runs[0].state["cache"])
-            runs[0].advance(0)  # traces in this thread, whose scopes and policies are its own
+            first_of = {}  # by bucket
+            for run in runs:
+                first = first_of.setdefault(run.key, run)
+                run.state["cache"] = search.steps.share(run.state["cache"], first.state["cache"])
+            for run in first_of.values():
+                run.advance(0)  # traces in this thread, whose scopes and policies are its own
             with ThreadPoolExecutor(len(runs)) as pool:
                 list(pool.map(lambda run: run.advance(limit), runs))
         return [hypotheses for run in runs for hypotheses in run.results()]
 
     def _splits(self, search, limit):
         """Returns whether the rows of a batch may be written in several loops at once."""
-        return self.uses_xla(search, bucket(limit, 16)) and not search.chooser.variables
+        return self.is_long(search, bucket(limit, 16)) and not search.chooser.variables
 
-    def uses_xla(self, search, size: int) -> bool:
-        """Returns whether XLA compiles the loop of a bucket of `size` ids."""
+    def is_long(self, search, size: int) -> bool:
+        """Returns whether a loop of a bucket of `size` ids is worth the time that XLA takes."""
         return search.steps is self.steps[True] and size >= _XLA_FROM
 
     def stream(self, inputs: list, request: Request) -> Stream:
@@ -250,9 +253,8 @@ class _Run:
         cached = search.steps is generator.steps[True]
         key = (type(search).__name__, search.rows_per_input, cached, raw.shape, size)
         start = generator.program(("start", *key), self._start(search, size))
-        key = (*key, search.chooser.key, id(constraint))
-        xla = generator.uses_xla(search, size)
-        self._advance = generator.program(("advance", *key), search.advance, xla)
+        self.key = ("advance", *key, search.chooser.key, id(constraint))
+        self._advance = generator.program(self.key, search.advance, generator.is_long(search, size))
         self.state = start(raw, filled, state)
         self.state["sampler"] = [ops.convert_to_tensor(v.value) for v in search.chooser.variables]
         self._size = size

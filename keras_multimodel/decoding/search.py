@@ -46,7 +46,7 @@ class Search:
             "ids": ops.zeros((length, batch), "int32"),
             "last": ops.zeros((batch,), "int32"),
             "ended": ended,
-            "cache": caches.with_pieces(self.steps.initial_cache(length, encoded, mask), length),
+            "cache": self.steps.initial_cache(length, encoded, mask),
             "constraint": constraint_state,
             "sampler": [],  # the values of its variables are not known here
         }

@@ -5,6 +5,7 @@ import warnings
 import keras
 from keras import ops
 
+from keras_multimodel.layers.attention_block import AttentionBlock
 from keras_multimodel.layers.stepping import SteppingBlock
 from keras_multimodel.models.blocks import call_block, takes
 from keras_multimodel.ops import cache as caches
@@ -32,7 +33,11 @@ def initial_cache(block, batch_size: int, max_length: int, source, source_mask):
     That of a block that does not step is room for its inputs.
     """
     if steps(block):
-        return block.initial_cache(batch_size, max_length, source=source, source_mask=source_mask)
+        cache = block.initial_cache(batch_size, max_length, source=source, source_mask=source_mask)
+        # Someone else's block may keep a position more or every second one, and the loop would not
+        # know when a piece of its cache is full.
+        in_pieces = type(block).step is AttentionBlock.step
+        return caches.with_pieces(cache, max_length) if in_pieces else cache
     if getattr(block, "position_wise", False):
         return ()
     _warn(block)

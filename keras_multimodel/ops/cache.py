@@ -84,9 +84,10 @@ def extend(buffer: Growing, rows, index) -> Growing:
 
 
 def with_pieces(cache, length: int):
-    """Returns a cache, not written yet, whose growing buffers have room for `length` positions.
+    """Returns a cache, not written yet, whose growing buffers are ready for `next_piece`.
 
-    Each is open for a piece of them, and has a place for every piece that may be full one day.
+    Each is open for a piece of `length` positions, and has a place for every piece that may be full
+    one day.
     """
     size = piece_size(length)
     count = (-(-length // size) - 1).bit_length()
@@ -122,6 +123,8 @@ def next_piece(cache, number: int):
 
 def _close(buffer, number):
     full = list(buffer.full.value)
+    if not full:
+        return buffer  # it is open for all positions
     if number % 2 == 0:  # the first place is free: the two change places
         full[0], opened = buffer.open, full[0]
         return Growing(opened, Fixed(full))

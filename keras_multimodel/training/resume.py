@@ -88,7 +88,7 @@ class Resume(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._resumed = None
-        self.model._initial_epoch = None  # of a training that an error has ended
+        self.model._initial_epoch = None  # of a training that an error has ended at once
         self.position.check_steps(self.params["steps"])
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
@@ -96,9 +96,10 @@ class Resume(keras.callbacks.Callback):
             self._load()
 
     def on_train_end(self, logs=None):
-        self.model._initial_epoch = None  # else a later `fit` would begin there too
+        self.model._initial_epoch = None  # of one that had nothing left to do
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.model._initial_epoch = None  # `fit` has read it, and the next one shall not
         self._epoch, self._first = epoch, 0
         if self._resumed is not None and self._resumed[0] == epoch:
             self._first = self._resumed[1]

@@ -10,6 +10,7 @@ import pytest
 SCRIPT = """
 import json
 import numpy as np
+from keras_multimodel.ops import cache as caches
 from tests.decoding.writers import INPUTS, NO_END, build, build_ids
 model = build_ids()
 inputs = [np.array([3, 4, 5, 1]), np.array([7, 1]), np.array([6, 2, 6, 2, 1])]
@@ -20,9 +21,14 @@ for sampler, use_cache in (("greedy", True), ("greedy", False), ("beam", True), 
 results["stream"] = [[None if x is None else x.tolist() for x in step]
                      for step in model.generate("copy", inputs, stream=True)]
 results["score"] = model.score("copy", inputs, inputs).round(3).tolist()
-outputs = [model.generate("copy", inputs, max_length=70, use_cache=c, constraint=NO_END)
-           for c in (True, False)]
-results["long True"], results["long False"] = [[x.tolist() for x in part] for part in outputs]
+caches._PIECE = 3
+long = {"max_length": 20, "constraint": NO_END}
+for sampler in ("greedy", "beam"):
+    for use_cache in (True, False):
+        outputs = model.generate("copy", inputs, sampler, use_cache=use_cache, **long)
+        results[f"long {sampler} {use_cache}"] = [x.tolist() for x in outputs]
+steps = list(model.generate("copy", inputs, stream=True, **long))
+results["long stream"] = [np.concatenate(row).tolist() for row in zip(*steps)]
 model = build()
 for task, inputs in INPUTS.items():
     results[task] = [str(x) for x in model.generate(task, inputs)]
@@ -51,4 +57,5 @@ def test_backends_agree(backend, on_tensorflow):
     assert len({str(output) for output in found["greedy True"]}) == 3
     assert found == on_tensorflow
     assert found["greedy True"] == found["greedy False"]
-    assert found["long True"] == found["long False"]
+    assert found["long greedy True"] == found["long greedy False"] == found["long stream"]
+    assert found["long beam True"] == found["long beam False"]

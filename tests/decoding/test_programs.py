@@ -3,6 +3,7 @@
 import concurrent.futures
 import gc
 import itertools
+import threading
 import warnings
 
 import keras
@@ -13,14 +14,21 @@ from keras import ops
 from keras_nlp import samplers as keras_nlp_samplers
 
 from keras_multimodel.decoding import Constraint, generate
+from keras_multimodel.decoding.search import Search
 from keras_multimodel.layers import ConvBlock, TextModality
 from keras_multimodel.models import stepping
 from keras_multimodel.ops import cache as caches
-from keras_multimodel.ops import compiled
+from keras_multimodel.ops import columns, compiled
 from tests.decoding.writers import INPUTS, NoEnd, build, build_ids
 from tests.models.small_models import HIDDEN_DIM, set_weights
 
 IDS = [np.array([3, 4, 5, 1]), np.array([7, 1]), np.array([6, 2, 6, 2, 1])]
+
+
+@pytest.fixture(autouse=True)
+def few_programs(monkeypatch):
+    """XLA compiles here, however many programs of other tests it has compiled in this process."""
+    monkeypatch.setattr(compiled, "_xla_programs", itertools.count())
 
 
 def written(model, **arguments):
@@ -139,7 +147,7 @@ def test_a_batch_in_threads_writes_the_same(sampler, monkeypatch):
 @pytest.mark.parametrize("sampler", ["greedy", "random", "beam"])
 @pytest.mark.parametrize("xla_from", [1, 64])
 def test_a_cache_in_pieces_writes_the_same(sampler, xla_from, monkeypatch):
-    """20 ids: 7 pieces of 3 are closed, in 3 places."""
+    """20 ids: 6 pieces of 3 are closed, in 3 of 4 places."""
     arguments = {"sampler": sampler, "seed": 1, "max_length": 20, "constraint": NoEnd()}
     recomputed = written(build_ids(), use_cache=False, **arguments)
     assert len(recomputed[0]) == 20
@@ -153,6 +161,33 @@ def test_a_cache_in_pieces_writes_the_same(sampler, xla_from, monkeypatch):
     if sampler != "beam":
         steps = [*model.generate("copy", IDS, stream=True, **arguments)]
         assert [np.concatenate(row).tolist() for row in zip(*steps)] == recomputed
+
+
+@pytest.mark.parametrize("first", ["alone", "together"])
+def test_parts_of_a_batch_in_different_buckets(first, monkeypatch):
+    """17 inputs are written as 9 and 8, the one in a bucket of 16 rows, the other in one of 8."""
+    inputs = [np.array([3 + i % 5, 4, 1]) for i in range(17)]
+    calls = {"alone": inputs[9:], "together": inputs}
+    expected = {
+        name: [x.tolist() for x in build_ids().generate("copy", part)]
+        for name, part in calls.items()
+    }
+    monkeypatch.setattr(generate, "_XLA_FROM", 1)
+    monkeypatch.setattr(generate, "loops_side_by_side", lambda: 2)
+    monkeypatch.setattr(columns, "_LEAST_SIZE", 1)
+    monkeypatch.setattr(columns, "_MOST_ROWS", 8)
+    threads = []
+    original = Search.advance
+
+    def advance(*args):
+        threads.append(threading.current_thread())
+        return original(*args)
+
+    monkeypatch.setattr(Search, "advance", advance)
+    model = build_ids()
+    for name in sorted(calls, reverse=first == "together"):
+        assert [x.tolist() for x in model.generate("copy", calls[name])] == expected[name]
+    assert threads == [threading.main_thread()] * 2  # traced once for each bucket
 
 
 @pytest.mark.parametrize("count, cores, rows", [(16, 2, 8), (20, 2, 10), (15, 2, 15), (64, 5, 13)])

@@ -16,6 +16,7 @@ from keras_multimodel.layers import (
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import SteppingBlock
 from keras_multimodel.models import Decoder, Mixer
+from keras_multimodel.ops import cache as caches
 from tests.models.small_models import set_weights
 
 WIDTH = 8
@@ -84,11 +85,20 @@ def test_attention_block_without_a_source():
     check(block, x, block(x))
 
 
-def test_attention_over_several_pieces():
-    x = normal(2, 70, WIDTH)  # 64 + 6
+@pytest.mark.parametrize("length", [3, 4, 20])
+def test_attention_over_several_pieces(length, monkeypatch):
+    monkeypatch.setattr(caches, "_PIECE", 3)
+    x = normal(2, length, WIDTH)
     attention = Attention(WIDTH, 2, causal=True)
     attention.build(x.shape, x.shape)
-    check(attention, x, attention(x, x))
+    whole = ops.convert_to_numpy(attention(x, x))
+    cache = caches.with_pieces(attention.initial_cache(2, length), length)
+    assert len(cache["keys"].full.value) == {3: 0, 4: 1, 20: 3}[length]
+    for t in range(length):
+        if t and t % 3 == 0:
+            cache = caches.next_piece(cache, t // 3 - 1)
+        found, cache = attention.step(ops.convert_to_tensor(x[:, t]), cache, np.int32(t))
+        np.testing.assert_allclose(found, whole[:, t], atol=1e-5)
 
 
 def test_a_source_without_any_real_position():

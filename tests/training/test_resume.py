@@ -186,6 +186,9 @@ def test_an_error_in_a_resumed_training_leaves_nothing_behind(model, uncut, tmp_
     assert train(fresh(model, 0), tmp_path / "cut", "joint", cut=7) is None
     assert train(fresh(model, 1), tmp_path / "cut", "joint", cut=1) is None  # in the second epoch
     assert_same(train(fresh(model, 0), tmp_path / "other", "joint"), uncut["joint"])
+    trained = fresh(model, 1)
+    assert train(trained, tmp_path / "cut", "joint", cut=1) is None
+    assert trained.fit(make("joint")[0], epochs=2, verbose=0).epoch == [0, 1]  # without Resume
 
 
 def test_a_cut_while_saving_loses_nothing(model, uncut, tmp_path, monkeypatch):
