@@ -21,7 +21,8 @@ $(LATEST_INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv-latest
 	$(LATEST) -m pip install --quiet --upgrade pip
 	$(LATEST) -m pip install --quiet -e '.[evaluation,tfds]' 'tensorflow==2.21.*' \
-		'tensorflow-text==2.21.*' 'jax[cpu]==0.10.2' 'torch==2.13.0' 'hypothesis>=6.100' 'pytest>=8.2'
+		'tensorflow-text==2.21.*' 'jax[cpu]==0.10.2' 'torch==2.13.0' \
+		'tensorboard>=2.20' 'hypothesis>=6.100' 'pytest>=8.2'
 	touch $(LATEST_INSTALLED)
 
 demo: $(INSTALLED)

@@ -1,5 +1,6 @@
 """Which experts each task uses."""
 
+import importlib.util
 import io
 import itertools
 import warnings
@@ -56,12 +57,14 @@ class ExpertUse(keras.callbacks.Callback):
             batches of each, as `kmm.data.batch` makes them.
         batches: how many batches to read; of a dict, from each of its data sets.
         every: epochs from one measurement to the next; the last epoch is always measured.
-        log_dir: folder for TensorBoard, or None.
+        log_dir: folder for TensorBoard, or None. Needs the package `tensorboard`, which TensorFlow
+            2.17 brings and 2.21 does not.
         threshold: an expert with less than this part of its fair share of the tokens of all tasks
             is dying.
         patience: after so many measurements of it in a row a dying expert is named in a warning.
 
     Raises:
+        ImportError: there is a `log_dir` and no package `tensorboard`.
         ValueError: `batches`, `every` or `patience` is not a positive integer, or `threshold` is
             not between 0 and 1. At the start of training: the model is no `MultiModel` or has no
             `MoELayer` that counts its tokens, or a task has no batch.
@@ -90,6 +93,11 @@ class ExpertUse(keras.callbacks.Callback):
         if not 0 <= threshold <= 1:
             raise ValueError(
                 f"`threshold` must be between 0 and 1. Received: threshold={threshold}"
+            )
+        if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
+            raise ImportError(
+                "`log_dir` needs TensorBoard: `pip install tensorboard`. "
+                f"Received: log_dir={log_dir!r}"
             )
         self.data = data
         self.batches = batches

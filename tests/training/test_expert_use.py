@@ -1,3 +1,4 @@
+import importlib.util
 import warnings
 from types import SimpleNamespace
 
@@ -222,3 +223,14 @@ def test_data_without_a_task_are_refused(model, batches):
         expert_use(model, {"copy": [(x, y)], "digits": [(x, y)]} | {"topic": []})
     with pytest.raises(ValueError, match=r"none of \['digits', 'topic'\]"):
         expert_use(model, [({"copy": x["copy"]}, None)])
+
+
+def test_without_tensorboard(batches, monkeypatch):
+    find_spec = importlib.util.find_spec
+    missing = {"tensorboard"}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in missing else find_spec(name)
+    )
+    ExpertUse(batches)
+    with pytest.raises(ImportError, match="`log_dir` needs TensorBoard.*Received: log_dir='runs'"):
+        ExpertUse(batches, log_dir="runs")
