@@ -50,7 +50,11 @@ class Constraint:
         raise NotImplementedError(f"`{type(self).__name__}` must implement `allowed`.")
 
     def advance(self, state, ids):
-        """Returns the state after `ids`, int32 `(batch,)`; 0 in rows that have ended."""
+        """Returns the state after `ids`, int32 `(batch,)`; 0 in rows that have ended.
+
+        Raises:
+            NotImplementedError: a subclass does not define it.
+        """
         raise NotImplementedError(f"`{type(self).__name__}` must implement `advance`.")
 
     def minimum_length(self, inputs: list) -> list[int]:

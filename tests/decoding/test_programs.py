@@ -26,7 +26,7 @@ IDS = [np.array([3, 4, 5, 1]), np.array([7, 1]), np.array([6, 2, 6, 2, 1])]
 
 
 @pytest.fixture(autouse=True)
-def few_programs(monkeypatch):
+def no_programs_yet(monkeypatch):
     """XLA compiles here, however many programs of other tests it has compiled in this process."""
     monkeypatch.setattr(compiled, "_xla_programs", itertools.count())
 

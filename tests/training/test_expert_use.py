@@ -227,9 +227,8 @@ def test_data_without_a_task_are_refused(model, batches):
 
 def test_without_tensorboard(batches, monkeypatch):
     find_spec = importlib.util.find_spec
-    missing = {"tensorboard"}
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name in missing else find_spec(name)
+        importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find_spec(name)
     )
     ExpertUse(batches)
     with pytest.raises(ImportError, match="`log_dir` needs TensorBoard.*Received: log_dir='runs'"):
