@@ -52,6 +52,10 @@ class Constraint:
     def advance(self, state, ids):
         """Returns the state after `ids`, int32 `(batch,)`; 0 in rows that have ended.
 
+        Args:
+            state: the state before them.
+            ids: those just written.
+
         Raises:
             NotImplementedError: a subclass does not define it.
         """
