@@ -72,7 +72,7 @@ def build():
     return model
 
 
-class NeverEnd(kmm.decoding.Constraint):
+class NeverEnd(kmm.generation.Constraint):
     """Allows all ids but the end, so that every output has the length asked for."""
 
     def initial_state(self, inputs):

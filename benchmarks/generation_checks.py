@@ -23,8 +23,8 @@ import nltk
 import numpy as np
 
 import keras_multimodel as kmm
-from keras_multimodel.data.audio_files import read_waveform
-from keras_multimodel.data.trees import escape
+from keras_multimodel.data.preprocessing.audio_files import read_waveform
+from keras_multimodel.data.preprocessing.trees import escape
 
 SAMPLERS = ("greedy", "random", "top_k", "top_p", "beam")
 RATE = 8000
@@ -75,7 +75,7 @@ def one_by_one(model, name, inputs, sampler, **arguments):
         model.generate(name, [x], sampler, seed=[i], **arguments) for i, x in enumerate(inputs)
     ]
     ended = [part.ended[0] for part in parts]
-    return kmm.decoding.Generation([part[0] for part in parts], ended)
+    return kmm.generation.Generation([part[0] for part in parts], ended)
 
 
 def check(model, name, count, count_alone):

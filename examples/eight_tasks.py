@@ -161,7 +161,7 @@ def main(steps, folder):
         0.0, steps, warmup_target=2e-3, warmup_steps=min(100, steps // 2), alpha=0.02
     )
     model.compile(keras.optimizers.Adam(rate, beta_2=0.98, global_clipnorm=2.0))
-    use = kmm.training.ExpertUse(held_out, batches=2, every=5, log_dir=folder / "experts")
+    use = kmm.callbacks.ExpertUse(held_out, batches=2, every=5, log_dir=folder / "experts")
     history = model.fit(
         train,
         epochs=max(1, steps // STEPS_PER_EPOCH),

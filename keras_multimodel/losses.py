@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_multimodel.ops.distribution import replica_sum
+from keras_multimodel.ops.replicas import replica_sum
 
 
 def position_weights(y_true, mask_id, sample_weight=None):

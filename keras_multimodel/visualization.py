@@ -17,7 +17,7 @@ def plot_expert_use(use: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
     Args:
         use: layer -> task -> `(num_experts,)`, the tokens that each expert received, as
-            `kmm.training.expert_use` returns them.
+            `kmm.callbacks.expert_use` returns them.
 
     Returns:
         The figure; `figure.savefig("expert_use.png")` writes it.

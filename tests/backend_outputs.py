@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_multimodel.layers import CategoryModality, ExitFlow, ImageModality, TextModality
+from keras_multimodel.layers import CategoryModality, ImageModality, TextModality
+from keras_multimodel.layers.modalities.xception import ExitFlow
 from keras_multimodel.losses import LabelSmoothedCrossentropy
 from keras_multimodel.metrics import LogPerplexity, TokenAccuracy, TopKAccuracy
 from tests import catalog

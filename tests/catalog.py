@@ -9,19 +9,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_multimodel.layers import (
-    Attention,
-    AttentionBlock,
-    ConvBlock,
-    ConvStep,
-    FeedForward,
-    LayerNorm,
-    MoELayer,
-    SliceNetTimingSignal,
-    TimingSignal,
-)
-from keras_multimodel.models import Decoder, Encoder, Mixer
-from keras_multimodel.models.blocks import call_block
+from keras_multimodel.layers import AttentionBlock, ConvBlock, FeedForward, MoELayer, TimingSignal
+from keras_multimodel.layers.attention_block import Attention
+from keras_multimodel.layers.blocks import call_block
+from keras_multimodel.layers.conv_block import ConvStep
+from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.models.decoder import Decoder
+from keras_multimodel.models.encoder import Encoder
+from keras_multimodel.models.mixer import Mixer
+from keras_multimodel.tensor2tensor.timing import SliceNetTimingSignal
 from tests.models.small_models import set_weights
 
 WIDTH = 8

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import keras_multimodel as kmm
-from keras_multimodel.layers.routers import NoisyTopKRouter
+from keras_multimodel.layers import NoisyTopKRouter
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's"

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_multimodel.losses import LabelSmoothedCrossentropy, position_weights
 from tests import references
-from tests.layers import conv_res_weights as golden
+from tests.layers.modalities import conv_res_weights as golden
 
 
 def golden_values():

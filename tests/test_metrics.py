@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 from keras_multimodel.metrics import LogPerplexity, TokenAccuracy, TopKAccuracy
-from tests.layers import conv_res_weights as golden
+from tests.layers.modalities import conv_res_weights as golden
 
 METRICS = [LogPerplexity, TokenAccuracy, TopKAccuracy]
 

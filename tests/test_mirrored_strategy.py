@@ -6,9 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_multimodel.layers import MoELayer
-from keras_multimodel.layers.routers import NoisyTopKRouter
-from keras_multimodel.training import ExpertUse
+from keras_multimodel.callbacks import ExpertUse
+from keras_multimodel.layers import MoELayer, NoisyTopKRouter
 from tests.models.small_models import (
     HIDDEN_DIM,
     build,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_multimodel.layers import Attention
+from keras_multimodel.layers.attention_block import Attention
 from tests import catalog
 from tests.catalog import CATALOG
 

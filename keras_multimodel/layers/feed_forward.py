@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.layers.routers.router import check_positive_int
+from keras_multimodel.layers.moe.routers.router import check_positive_int
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")

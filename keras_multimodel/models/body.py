@@ -4,13 +4,13 @@ import keras
 
 from keras_multimodel.layers.attention_block import AttentionBlock
 from keras_multimodel.layers.conv_block import ConvBlock
-from keras_multimodel.layers.moe_layer import MoELayer
+from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.layers.timing_signal import TimingSignal
-from keras_multimodel.models.blocks import check_template, clone
 from keras_multimodel.models.command_token import CommandToken
 from keras_multimodel.models.decoder import Decoder
 from keras_multimodel.models.encoder import Encoder
 from keras_multimodel.models.mixer import Mixer
+from keras_multimodel.models.templates import check_template, clone
 
 
 class Body:

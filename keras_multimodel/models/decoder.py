@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_multimodel.models import stepping
-from keras_multimodel.models.blocks import build_block, call_block, call_position_wise
+from keras_multimodel.generation import caches as stepping
+from keras_multimodel.layers.blocks import build_block, call_block, call_position_wise
 from keras_multimodel.models.encoder import deserialize_layers
 
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_multimodel.models.blocks import build_block, call_block, call_position_wise
+from keras_multimodel.layers.blocks import build_block, call_block, call_position_wise
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")

@@ -3,11 +3,10 @@
 import keras
 from keras import ops
 
-from keras_multimodel.decoding.generate import TaskGenerator
-from keras_multimodel.models.checks import check_stacks
-from keras_multimodel.models.empty_batches import AtLeastOneRow
-from keras_multimodel.models.stacking import Stack, Unstack
-from keras_multimodel.models.stepping import CachedSteps, RecomputedSteps
+from keras_multimodel.generation.caches import CachedSteps, RecomputedSteps
+from keras_multimodel.generation.generate import TaskGenerator
+from keras_multimodel.models.grouping import AtLeastOneRow, Stack, Unstack
+from keras_multimodel.models.validation import check_stacks
 
 
 def input_tensors(tasks) -> dict:

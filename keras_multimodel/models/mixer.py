@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_multimodel.generation import caches as stepping
+from keras_multimodel.layers.blocks import build_block, call_block, takes
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.models import stepping
-from keras_multimodel.models.blocks import build_block, call_block, takes
 from keras_multimodel.models.encoder import deserialize_layers
 from keras_multimodel.ops import cache as caches
 

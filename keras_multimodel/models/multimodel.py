@@ -6,19 +6,21 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 
-from keras_multimodel.decoding.generate import Request
-from keras_multimodel.decoding.generation import Generation
+from keras_multimodel.generation.generate import Request
+from keras_multimodel.generation.outputs import Generation
 from keras_multimodel.layers.attention_block import AttentionBlock
 from keras_multimodel.layers.conv_block import ConvBlock
-from keras_multimodel.layers.moe_layer import MoELayer
+from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.metrics import StepMean
-from keras_multimodel.models import checks, graph, joint_loss
+from keras_multimodel.models import graph
+from keras_multimodel.models import validation as checks
 from keras_multimodel.models.body import Body
-from keras_multimodel.models.empty_batches import RowsLike
 from keras_multimodel.models.graph import stacks_of
+from keras_multimodel.models.grouping import RowsLike
 from keras_multimodel.models.task import Task, unique_modalities
 from keras_multimodel.models.training_variables import make_variables
 from keras_multimodel.models.variants import VARIANTS
+from keras_multimodel.weighting import joint_loss
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -322,7 +324,7 @@ class MultiModel(keras.Model):
             inputs: raw inputs: texts, images, encoded audio, as the preprocessor of the task's
                 input net takes them; arrays if it has none.
             sampler: `"greedy"`, `"beam"`, `"random"`, `"top_k"`, `"top_p"`, a sampler of keras-nlp
-                or a `keras_multimodel.decoding.BeamSearch`. A class is always the most probable.
+                or a `keras_multimodel.generation.BeamSearch`. A class is always the most probable.
             max_length: most ids to write, the end included; the default is the task's
                 `max_target_length`.
             seed: of random samplers: a list of one for each input, or an integer, to which the
@@ -332,8 +334,8 @@ class MultiModel(keras.Model):
                 an input, None where nothing is new; the pieces of an input make up its output. Its
                 `ended` tells at every moment which outputs have come to an end.
                 Outputs that grow otherwise than texts do come in one piece.
-            constraint: a `keras_multimodel.decoding.Constraint` on what is written; the default is
-                the target preprocessor's own, if it has one: trees are well-formed. None for none.
+            constraint: a `keras_multimodel.generation.Constraint` on what is written; by default
+                that of the target preprocessor, if any: trees are well-formed. None for none.
 
         Returns:
             A list of one raw output an input: a text, a tree, a class; an array of ids or a class

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_multimodel.layers.modality_net import ModalityNet
+from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.losses import LabelSmoothedCrossentropy
 from keras_multimodel.metrics import LogPerplexity, TokenAccuracy, TopKAccuracy
 

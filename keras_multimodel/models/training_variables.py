@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_multimodel.models.joint_loss import strategy_scope
-from keras_multimodel.ops.distribution import num_replicas, replica_sum
+from keras_multimodel.ops.replicas import num_replicas, replica_sum
+from keras_multimodel.weighting.joint_loss import strategy_scope
 
 
 def make_variables(model: keras.Model) -> None:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_multimodel.layers.attention import Attention
+from keras_multimodel.layers.attention_block import Attention
 from tests import references
 from tests.layer_contract import run_layer_test
 

@@ -4,11 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_multimodel.layers.conv_step import ConvStep
-from keras_multimodel.layers.slicenet_timing_signal import SliceNetTimingSignal
+from keras_multimodel.layers.conv_block import ConvStep
+from keras_multimodel.tensor2tensor.timing import SliceNetTimingSignal
 from tests import references
 from tests.layer_contract import run_layer_test
-from tests.layers import conv_res_weights as golden
+from tests.layers.modalities import conv_res_weights as golden
 
 
 def golden_steps(file, path, filters, sizes, rates, padding):

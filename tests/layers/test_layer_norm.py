@@ -6,7 +6,7 @@ from keras import ops
 from keras_multimodel.layers.layer_norm import LayerNorm
 from tests import references
 from tests.layer_contract import run_layer_test
-from tests.layers import conv_res_weights as golden
+from tests.layers.modalities import conv_res_weights as golden
 
 
 def test_is_that_of_the_authors_code():

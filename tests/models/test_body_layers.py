@@ -5,14 +5,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_multimodel.layers import (
-    AttentionBlock,
-    ConvBlock,
-    FeedForward,
-    MoELayer,
-    TimingSignal,
-)
-from keras_multimodel.models import Decoder, Encoder, Mixer
+from keras_multimodel.layers import AttentionBlock, ConvBlock, FeedForward, MoELayer, TimingSignal
+from keras_multimodel.models.decoder import Decoder
+from keras_multimodel.models.encoder import Encoder
+from keras_multimodel.models.mixer import Mixer
 from tests import references
 from tests.catalog import WIDTH, sequences
 from tests.models.small_models import set_weights

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from keras_multimodel import Task
-from keras_multimodel.data import CategoryPreprocessor, train_text_preprocessor
+from keras_multimodel.data.preprocessing.categories import CategoryPreprocessor
+from keras_multimodel.data.preprocessing.text import train_text_preprocessor
 from keras_multimodel.layers import CategoryModality, ImageModality, TextModality
 from tests.models.small_models import HIDDEN_DIM, build, make_batch, max_difference, numpy_outputs
 

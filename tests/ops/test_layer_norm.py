@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_multimodel.ops.layer_norm import layer_norm
 from tests import references
-from tests.layers import conv_res_weights as golden
+from tests.layers.modalities import conv_res_weights as golden
 
 
 @settings(deadline=None, max_examples=15)

@@ -1,0 +1,247 @@
+"""Which experts each task uses."""
+
+import importlib.util
+import io
+import itertools
+import warnings
+from collections.abc import Iterable, Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_multimodel.layers.moe.moe_layer import MoELayer
+from keras_multimodel.layers.moe.routers.router import check_positive_int
+from keras_multimodel.models.multimodel import MultiModel
+from keras_multimodel.visualization import over_fair_share, plot_expert_use
+
+
+def expert_use(model, data, batches: int = 1) -> dict[str, dict[str, np.ndarray]]:
+    """Counts, task by task, the tokens that each expert receives.
+
+    Every task passes the model alone, without training and without its padding. No weight, counter
+    or metric of the model changes.
+
+    Args:
+        model: a `MultiModel`.
+        data: batches `(x, y)` of all tasks, as `kmm.data.mix` makes them, or a dict from tasks to
+            batches of each, as `kmm.data.batch` makes them.
+        batches: how many batches to read; of a dict, from each of its data sets.
+
+    Returns:
+        layer -> task -> int64 `(num_experts,)`. A task that does not pass a layer is not among its
+        keys: one whose targets are classes does not pass the decoder.
+
+    Raises:
+        ValueError: `model` is no `MultiModel` or has no `MoELayer` that counts its tokens,
+            `batches` is not a positive integer, or a task has no batch.
+    """
+    return _Meter(model, data, batches).read()
+
+
+class ExpertUse(keras.callbacks.Callback):
+    """Measures which experts each task uses, and warns when experts die.
+
+    Each measurement sends the same batches through the model, task by task; see `expert_use`. Give
+    it held-out data with some hundred tokens for each expert: one of 60 experts with `top_k=4` has
+    a fair share of 100 of 1,500 tokens.
+
+    With a `log_dir` TensorBoard shows, for each expert layer, the image of `plot_expert_use`, the
+    least share of an expert, and for each task the number of experts that it uses: the exponential
+    of the entropy of its choices. `history` holds all measurements: epoch -> layer -> task ->
+    `(num_experts,)`, the tokens that each expert received.
+
+    Args:
+        data: batches `(x, y)` of all tasks, as `kmm.data.mix` makes them, or a dict from tasks to
+            batches of each, as `kmm.data.batch` makes them.
+        batches: how many batches to read; of a dict, from each of its data sets.
+        every: epochs from one measurement to the next; the last epoch is always measured.
+        log_dir: folder for TensorBoard, or None. Needs the package `tensorboard`, which TensorFlow
+            2.17 brings and 2.21 does not.
+        threshold: an expert with less than this part of its fair share of the tokens of all tasks
+            is dying.
+        patience: after so many measurements of it in a row a dying expert is named in a warning.
+
+    Raises:
+        ImportError: there is a `log_dir` and no package `tensorboard`.
+        ValueError: `batches`, `every` or `patience` is not a positive integer, or `threshold` is
+            not between 0 and 1. At the start of training: the model is no `MultiModel` or has no
+            `MoELayer` that counts its tokens, or a task has no batch.
+
+    Example:
+
+    ```python
+    use = kmm.callbacks.ExpertUse(validation, batches=8, log_dir="runs/1")
+    model.fit(train, epochs=10, callbacks=[use])
+    kmm.visualization.plot_expert_use(use.latest)
+    ```
+    """
+
+    def __init__(
+        self,
+        data: Iterable | Mapping[str, Iterable],
+        batches: int = 1,
+        every: int = 1,
+        log_dir=None,
+        threshold: float = 0.01,
+        patience: int = 3,
+    ):
+        super().__init__()
+        for name, value in (("batches", batches), ("every", every), ("patience", patience)):
+            check_positive_int(name, value)
+        if not 0 <= threshold <= 1:
+            raise ValueError(
+                f"`threshold` must be between 0 and 1. Received: threshold={threshold}"
+            )
+        if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
+            raise ImportError(
+                "`log_dir` needs TensorBoard: `pip install tensorboard`. "
+                f"Received: log_dir={log_dir!r}"
+            )
+        self.data = data
+        self.batches = batches
+        self.every = every
+        self.log_dir = log_dir
+        self.threshold = threshold
+        self.patience = patience
+        self.history = {}
+        self._meter = self._writer = self._epoch = None
+        self._measurements_below = {}
+
+    @property
+    def latest(self) -> dict[str, dict[str, np.ndarray]]:
+        """The last measurement: layer -> task -> `(num_experts,)`; empty before the first."""
+        return self.history[max(self.history)] if self.history else {}
+
+    @property
+    def shares(self) -> dict[str, np.ndarray]:
+        """Layer -> `(num_experts,)`: the latest tokens of all tasks over the fair share."""
+        return {layer: over_fair_share(sum(use.values())) for layer, use in self.latest.items()}
+
+    def on_train_begin(self, logs=None):
+        self._meter = _Meter(self.model, self.data, self.batches)
+        self.history, self._epoch, self._measurements_below = {}, None, {}
+        if self.log_dir is not None:
+            self._writer = tf.summary.create_file_writer(str(self.log_dir))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._epoch = epoch
+        if (epoch + 1) % self.every == 0:
+            self._measure(epoch)
+
+    def on_train_end(self, logs=None):
+        if self._epoch is not None and self._epoch not in self.history:
+            self._measure(self._epoch)
+        if self._writer is not None:
+            self._writer.close()
+        self._meter = self._writer = None
+
+    def _measure(self, epoch):
+        self.history[epoch] = self._meter.read()
+        self._warn_of_dying_experts()
+        if self._writer is not None:
+            self._write(epoch)
+
+    def _warn_of_dying_experts(self):
+        for layer, shares in self.shares.items():
+            below = self._measurements_below.get(layer, 0)
+            below = np.where(shares < self.threshold, below + 1, 0)
+            self._measurements_below[layer] = below
+            dying = np.flatnonzero(below == self.patience).tolist()
+            if dying and shares.any():
+                warnings.warn(
+                    f"Of {len(shares)} experts of {layer!r}, these had less than "
+                    f"{self.threshold:.2%} of their fair share of the tokens in the last "
+                    f"{self.patience} measurements: {dying}. A larger `balance_loss_weight` "
+                    "spreads tokens more evenly.",
+                    stacklevel=2,
+                )
+
+    def _write(self, epoch):
+        with self._writer.as_default(step=epoch):
+            for layer, by_task in self.latest.items():
+                tf.summary.image(f"expert_use/{layer}", _image({layer: by_task}))
+                tf.summary.scalar(f"least_share/{layer}", self.shares[layer].min())
+                for task, tokens in by_task.items():
+                    tf.summary.scalar(f"experts_used/{layer}/{task}", _experts_used(tokens))
+        self._writer.flush()
+
+
+class _Meter:
+    """Counts tokens by task and expert, on batches that it keeps.
+
+    In the model several tasks pass an expert layer as one, so each task passes it here alone. What
+    the layers count meanwhile stays in a scope, and never reaches them.
+    """
+
+    def __init__(self, model, data, batches):
+        check_positive_int("batches", batches)
+        self._layers = _counting_layers(model)
+        self._inputs = _inputs_by_task(model, data, batches)
+        self._models = {name: model.task_model(name) for name in model.tasks}
+
+    def read(self) -> dict[str, dict[str, np.ndarray]]:
+        """Returns layer -> task -> int64 `(num_experts,)`."""
+        use = {layer: {} for layer in self._layers}
+        for task, model in self._models.items():
+            passed = {id(layer) for layer in model._flatten_layers()}
+            counters = {
+                name: layer.expert_tokens
+                for name, layer in self._layers.items()
+                if id(layer) in passed
+            }
+            zeros = [(v, ops.zeros(v.shape, v.dtype)) for v in counters.values()]
+            with keras.StatelessScope(state_mapping=zeros) as scope:
+                for inputs in self._inputs[task]:
+                    model({task: inputs}, training=False)
+            for name, counter in counters.items():
+                tokens = ops.convert_to_numpy(scope.get_current_value(counter))
+                use[name][task] = tokens.astype("int64")
+        return use
+
+
+def _counting_layers(model) -> dict[str, MoELayer]:
+    """Returns the expert layers by their path, with underscores as in their metrics' names."""
+    if not isinstance(model, MultiModel):
+        raise ValueError(
+            "`model` must be a MultiModel, whose tasks can be told apart. "
+            f"Received: model of type {type(model).__name__}"
+        )
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, MoELayer)]
+    layers = [layer for layer in layers if layer.count_tokens]
+    if not layers:
+        raise ValueError(
+            "`model` must have a `MoELayer` with `count_tokens=True` to show the use of. "
+            f"Received: {model.name!r}, which has none"
+        )
+    return {layer.path.replace("/", "_"): layer for layer in layers}
+
+
+def _inputs_by_task(model, data, batches) -> dict[str, list]:
+    """Returns task -> the inputs of its batches that have rows."""
+    found = {name: [] for name in model.tasks}
+    sources = data.items() if isinstance(data, Mapping) else [(None, data)]
+    for owner, source in sources:
+        for x, *_ in itertools.islice(source, batches):
+            for name in found.keys() & x.keys() & {owner or name for name in found}:
+                found[name].append(keras.tree.map_structure(np.asarray, x[name]))
+    missing = [name for name, inputs in found.items() if not inputs]
+    if missing:
+        raise ValueError(
+            f"`data` must hold a batch of every task: {list(found)}. Received: none of {missing}"
+        )
+    return {name: [x for x in inputs if len(x["inputs"])] for name, inputs in found.items()}
+
+
+def _experts_used(tokens) -> float:
+    """Returns the exponential of the entropy of the choices; 0 if there were none."""
+    share = tokens[tokens > 0] / max(1, tokens.sum())
+    return float(np.exp(-np.sum(share * np.log(share)))) if share.size else 0.0
+
+
+def _image(use):
+    """Returns the plot as uint8 `(1, height, width, 3)`."""
+    file = io.BytesIO()
+    plot_expert_use(use).savefig(file, format="png", dpi=100)
+    return tf.io.decode_png(file.getvalue(), channels=3)[None]

@@ -1,0 +1,4 @@
+"""From raw examples to arrays; bad examples are reported or skipped.
+
+May import `data.preprocessing`.
+"""

@@ -1,0 +1,265 @@
+"""Text as subwords or characters."""
+
+import base64
+import binascii
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+import numpy as np
+import sentencepiece
+import tensorflow as tf
+
+from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
+
+PADDING_ID = 0
+END_ID = 1
+UNKNOWN_ID = 2
+_MODEL_TYPES = ("unigram", "bpe", "char")
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class TextPreprocessor(Preprocessor):
+    """Turns a string into int32 ids of its SentencePiece pieces, with 1 at the end, and back.
+
+    Ids: 0 padding, 1 end, 2 unknown, then the pieces. `train_text_preprocessor` makes one from
+    sentences.
+
+    Args:
+        proto: a SentencePiece model: its bytes, the path of its file, or its bytes in base64.
+        max_length: the most ids of an example, the end included. Of a longer text the first
+            `max_length - 1` ids and the end are kept, so that every sequence ends. None keeps all.
+
+    Call arguments:
+        raw: a string.
+
+    Returns:
+        int32 `(length,)`.
+
+    Raises:
+        ValueError: `proto` is no SentencePiece model or has other special ids, `max_length` is
+            smaller than 1, `raw` is not one string, or a predicted id is outside the vocabulary.
+
+    Example:
+
+    ```python
+    text = kmm.data.train_text_preprocessor(["Save the file.", "Open the file."], 273)
+    ids = text("Open.")
+    text.decode(ids)  # "Open."
+    ```
+    """
+
+    incremental = True
+    """Whether the output of the first ids is how the output of all begins."""
+
+    def __init__(self, proto: bytes | str | Path, max_length: int | None = None):
+        check_max_length(max_length)
+        self.max_length = max_length
+        self.proto = _read_proto(proto)
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
+        special = (self._pieces.pad_id(), self._pieces.eos_id(), self._pieces.unk_id())
+        if special != (PADDING_ID, END_ID, UNKNOWN_ID):
+            raise ValueError(
+                "`proto` must have the ids 0 for padding, 1 for the end and 2 for unknown pieces. "
+                f"Received: (pad_id, eos_id, unk_id)={special}"
+            )
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of ids, special ones included."""
+        return self._pieces.vocab_size()
+
+    def __call__(self, raw) -> tf.Tensor:
+        # Not by tensorflow-text's operation: TensorFlow drops its vocabulary, or puts another in
+        # its place, as soon as a global seed is set.
+        text = as_string(raw)
+        if tf.executing_eagerly():
+            return tf.constant(self._encode(text.numpy()))
+        ids = tf.numpy_function(self._encode, [text], tf.int32, stateful=False)
+        return tf.ensure_shape(ids, (None,))
+
+    def _encode(self, text: bytes) -> np.ndarray:
+        ids = self._pieces.encode(text.decode())
+        if self.max_length is not None:
+            ids = ids[: self.max_length - 1]
+        return np.array([*ids, END_ID], "int32")
+
+    def decode(self, prediction, inputs=None) -> str:
+        """Returns the text of ids up to the first end; padding is skipped."""
+        return self._pieces.decode(until_end(prediction, self.vocabulary_size).tolist())
+
+    def get_config(self) -> dict:
+        proto = base64.b64encode(self.proto).decode("ascii")
+        return {"proto": proto, "max_length": self.max_length}
+
+
+def train_text_preprocessor(
+    sentences: Iterable[str | bytes] | tf.data.Dataset,
+    vocabulary_size: int,
+    model_type: str = "unigram",
+    max_length: int | None = None,
+    byte_fallback: bool = True,
+) -> TextPreprocessor:
+    """Trains a SentencePiece vocabulary, and makes a preprocessor of it.
+
+    The same sentences give the same vocabulary. Text is normalised (NFKC, spaces) before it is
+    cut into pieces.
+
+    Args:
+        sentences: strings, or a `tf.data.Dataset` of strings. Use training data only.
+        vocabulary_size: the number of ids, the three special ones and the bytes included. With
+            `model_type="char"` the most there may be.
+        model_type: `"unigram"` or `"bpe"` for subwords, `"char"` for characters.
+        max_length: see `TextPreprocessor`.
+        byte_fallback: whether the vocabulary has all 256 bytes, so that characters that the
+            sentences lack can be written. Without them, such a character becomes id 2.
+
+    Returns:
+        A `TextPreprocessor`.
+
+    Raises:
+        ValueError: there is no sentence, `model_type` is unknown, or the sentences do not allow a
+            vocabulary of this size.
+    """
+    if model_type not in _MODEL_TYPES:
+        raise ValueError(
+            f"`model_type` must be one of {', '.join(_MODEL_TYPES)}. "
+            f"Received: model_type={model_type!r}"
+        )
+    if not isinstance(vocabulary_size, int) or vocabulary_size < 4:
+        raise ValueError(
+            "`vocabulary_size` must be an integer of at least 4. "
+            f"Received: vocabulary_size={vocabulary_size}"
+        )
+    texts = read_sentences(sentences)
+    buffer = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=buffer,
+            model_type=model_type,
+            vocab_size=vocabulary_size,
+            hard_vocab_limit=model_type != "char",
+            byte_fallback=byte_fallback,
+            character_coverage=1.0,
+            max_sentence_length=1 << 20,
+            pad_id=PADDING_ID,
+            eos_id=END_ID,
+            unk_id=UNKNOWN_ID,
+            bos_id=-1,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(_explain(str(error), vocabulary_size)) from error
+    return TextPreprocessor(buffer.getvalue(), max_length)
+
+
+def as_string(raw) -> tf.Tensor:
+    """Returns one string as a tensor."""
+    if isinstance(raw, np.ndarray):
+        raw = raw.item() if raw.ndim == 0 else raw.tolist()
+    is_text = raw.dtype == tf.string if tf.is_tensor(raw) else isinstance(raw, str | bytes)
+    if not is_text or (tf.is_tensor(raw) and raw.shape.rank not in (0, None)):
+        raise ValueError(f"`raw` must be one string. Received: raw={raw!r}")
+    return tf.convert_to_tensor(raw, tf.string)
+
+
+def check_max_length(max_length: int | None) -> None:
+    """Raises a ValueError unless `max_length` is a positive integer or None."""
+    if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
+        raise ValueError(
+            f"`max_length` must be a positive integer or None. Received: max_length={max_length}"
+        )
+
+
+def until_end(prediction, vocabulary_size: int) -> np.ndarray:
+    """Returns the ids before the first end, without padding.
+
+    Args:
+        prediction: ids `(length,)`.
+        vocabulary_size: the number of ids.
+
+    Returns:
+        int64 ids.
+
+    Raises:
+        ValueError: `prediction` is no sequence of ids, or has one outside the vocabulary.
+    """
+    ids = np.asarray(prediction)
+    if ids.ndim != 1 or not (np.issubdtype(ids.dtype, np.integer) or ids.size == 0):
+        raise ValueError(
+            "`prediction` must be a sequence of integer ids. "
+            f"Received: shape={ids.shape}, dtype={ids.dtype}"
+        )
+    ids = ids.astype("int64")
+    ends = np.flatnonzero(ids == END_ID)
+    ids = ids[: ends[0]] if len(ends) else ids
+    ids = ids[ids != PADDING_ID]
+    if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary_size:
+        raise ValueError(
+            f"`prediction` must hold ids from 0 to {vocabulary_size - 1}. "
+            f"Received: prediction={ids.tolist()}"
+        )
+    return ids
+
+
+def read_sentences(sentences) -> list[str]:
+    """Returns those strings that are not blank.
+
+    Args:
+        sentences: strings or bytes, or a `tf.data.Dataset` of strings.
+
+    Returns:
+        At least one string.
+
+    Raises:
+        ValueError: there is none, or something else is among them.
+    """
+    if isinstance(sentences, str | bytes):
+        raise ValueError(
+            f"`sentences` must be several strings, not one. Received: sentences={sentences[:40]!r}"
+        )
+    if isinstance(sentences, tf.data.Dataset):
+        sentences = sentences.as_numpy_iterator()
+    texts = [text.decode("utf-8") if isinstance(text, bytes) else text for text in sentences]
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"`sentences` must hold strings. Received: {text!r}")
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise ValueError("`sentences` must hold at least one sentence. Received: none")
+    return texts
+
+
+def _read_proto(proto: bytes | str | Path) -> bytes:
+    if isinstance(proto, bytes):
+        content = proto
+    elif isinstance(proto, Path) or (len(proto) < 4096 and Path(proto).is_file()):
+        content = Path(proto).read_bytes()
+    else:
+        try:
+            content = base64.b64decode(proto, validate=True)
+        except binascii.Error:
+            content = b""
+    try:
+        if content:
+            sentencepiece.SentencePieceProcessor(model_proto=content)
+            return content
+    except RuntimeError:
+        pass
+    raise ValueError(
+        "`proto` must be a SentencePiece model: its bytes, the path of its file, or base64. "
+        f"Received: proto={proto[:40] if isinstance(proto, bytes | str) else proto!r}"
+    )
+
+
+def _explain(error: str, vocabulary_size: int) -> str:
+    received = f"Received: vocabulary_size={vocabulary_size}"
+    if high := re.search(r"value <= (\d+)", error):
+        return f"`vocabulary_size` must be at most {high[1]} for these sentences. {received}"
+    if low := re.search(r"vs (\d+)", error):
+        return f"`vocabulary_size` must be at least {low[1]} for these sentences. {received}"
+    return f"`vocabulary_size` must suit the sentences: {error} {received}"

@@ -1,0 +1,306 @@
+"""Constituency trees as sequences of symbols, and back.
+
+The form of Vinyals et al. 2015 (arXiv 1412.7449): an opening symbol per phrase, the part-of-speech
+tag in place of each word, a closing symbol with the phrase's label. The words stay outside:
+
+    (S (NP (DT The) (NN file)) (VP (VBZ opens)))  ->  (S (NP DT NN )NP (VP VBZ )VP )S
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_multimodel.data.encoding.bad_examples import BadExampleError
+from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
+from keras_multimodel.data.preprocessing.text import (
+    END_ID,
+    UNKNOWN_ID,
+    as_string,
+    check_max_length,
+    until_end,
+)
+from keras_multimodel.generation.constraints import TreeConstraint
+
+MISSING_TAG = "XX"
+ROOT_LABEL = "S"
+_SPECIAL = 3
+_MAX_DEPTH = 200
+
+
+def linearize(tree: str) -> list[str]:
+    """Turns a tree in brackets into symbols.
+
+    Args:
+        tree: one tree, each word under a tag of its own: `"(S (NP (DT The) (NN file)))"`. The
+            label of a phrase may be empty, as at the top of Penn Treebank trees.
+
+    Returns:
+        `["(S", "(NP", "DT", "NN", ")NP", ")S"]`.
+
+    Raises:
+        ValueError: `tree` is not one whole tree.
+    """
+    tokens = re.findall(r"[()]|[^\s()]+", tree)
+    symbols: list[str] = []
+    open_labels: list[str] = []
+    position = 0
+    while position < len(tokens):
+        if symbols and not open_labels:
+            raise _bad_tree(f"must end with its root, not go on with '{tokens[position]}'", tree)
+        opened = tokens[position] == "("
+        label, word, end = (tokens[position + 1 : position + 4] + [""] * 3)[:3]
+        if opened and label not in ("(", ")", "") and word not in ("(", ")", "") and end == ")":
+            symbols.append(label)
+            position += 4
+        elif opened:
+            label = "" if label in ("(", ")") else label
+            open_labels.append(label)
+            symbols.append(f"({label}")
+            position += 2 if label else 1
+        elif tokens[position] == ")":
+            symbols.append(_close(symbols, open_labels, tree))
+            position += 1
+        else:
+            raise _bad_tree(f"must have a tag for each word, '{tokens[position]}' has none", tree)
+    if open_labels or not symbols:
+        raise _bad_tree(f"must close all phrases, {len(open_labels)} are open at its end", tree)
+    return symbols
+
+
+def delinearize(symbols: Sequence[str], words: Sequence[str]) -> str:
+    """Turns symbols and words into a tree in brackets: the inverse of `linearize`.
+
+    Args:
+        symbols: what `linearize` returned.
+        words: the words of the tree. Brackets in them are written `-LRB-` and `-RRB-`.
+
+    Returns:
+        The tree on one line.
+
+    Raises:
+        ValueError: the symbols are not one tree over exactly these words.
+    """
+    pieces: list[str] = []
+    open_labels: list[str] = []
+    used = 0
+    for index, symbol in enumerate(symbols):
+        if index and not open_labels:
+            raise _bad_symbols(f"must end with the root, not go on with '{symbol}'", symbols)
+        if symbol.startswith("("):
+            open_labels.append(symbol[1:])
+            pieces.append(f" {symbol}")
+        elif symbol.startswith(")"):
+            if not open_labels or open_labels.pop() != symbol[1:]:
+                raise _bad_symbols(f"must open a phrase that '{symbol}' closes", symbols)
+            if symbols[index - 1].startswith("("):
+                raise _bad_symbols(f"must have no empty phrase '{symbols[index - 1]}'", symbols)
+            pieces.append(")")
+        else:
+            pieces.extend(f" ({symbol} {_leaf(word)})" for word in words[used : used + 1])
+            used += 1
+    if open_labels or not symbols:
+        raise _bad_symbols(f"must close all phrases, {len(open_labels)} are open", symbols)
+    if used != len(words):
+        raise _bad_symbols(f"must have a tag for each of {len(words)} words, not {used}", symbols)
+    return "".join(pieces).strip()
+
+
+def repair(symbols: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Turns any symbols into those of one tree over exactly the words; a tree stays as it is.
+
+    Closing symbols without an open phrase of their label are dropped, phrases inside one that is
+    closed, or open at the end, are closed, empty phrases, those nested more than 200 deep and
+    surplus tags are dropped. Words
+    without a tag are attached to the root with the tag `XX`. Where the root is missing or there
+    are several, a phrase `S` holds all.
+
+    Args:
+        symbols: a sequence of symbols, well-formed or not.
+        words: the words of the sentence.
+
+    Returns:
+        Symbols that `delinearize` takes with these words.
+
+    Raises:
+        ValueError: there is no word.
+    """
+    if not words:
+        raise ValueError(f"`words` must hold at least one word. Received: words={words}")
+    top: list = ["", []]
+    stack = [top]
+    used = 0
+    for symbol in symbols:
+        if symbol.startswith("(") and len(stack) <= _MAX_DEPTH:
+            node = [symbol[1:], []]
+            stack[-1][1].append(node)
+            stack.append(node)
+        elif symbol.startswith(")"):
+            matching = [depth for depth in range(1, len(stack)) if stack[depth][0] == symbol[1:]]
+            if matching:
+                del stack[matching[-1] :]
+        elif not symbol.startswith("(") and used < len(words):
+            stack[-1][1].append(symbol)
+            used += 1
+    top = _without_empty(top)
+    missing = [MISSING_TAG] * (len(words) - used)
+    roots = top[1]
+    if len(roots) == 1 and not missing:
+        return _symbols_of(roots[0])
+    if len(roots) != 1 or isinstance(roots[0], str):
+        roots = [[ROOT_LABEL, roots]]
+    roots[0][1].extend(missing)
+    return _symbols_of(roots[0])
+
+
+def escape(word: str) -> str:
+    """Writes the brackets of a word as the Penn Treebank does."""
+    return word.replace("(", "-LRB-").replace(")", "-RRB-")
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class TreePreprocessor(Preprocessor):
+    """Turns a tree in brackets into int32 ids of its symbols, with 1 at the end, and back.
+
+    Ids: 0 padding, 1 end, 2 unknown, then `symbols` in order. `train_tree_preprocessor` makes one
+    from trees.
+
+    Args:
+        symbols: the symbols known, as `linearize` returns them.
+        max_length: the most ids of an example, the end included; of a longer tree the first
+            `max_length - 1` ids and the end are kept. None keeps all.
+
+    Call arguments:
+        raw: a tree in brackets.
+
+    Returns:
+        int32 `(length,)`.
+
+    Raises:
+        ValueError: `symbols` is empty or has a symbol twice, `max_length` is smaller than 1, `raw`
+            is not one whole tree, or `decode` is called without the sentence. Inside `tf.data` a
+            wrong tree raises `tf.errors.InvalidArgumentError`.
+
+    Example:
+
+    ```python
+    trees = kmm.data.train_tree_preprocessor(["(S (NP (DT The) (NN file)))"])
+    ids = trees("(S (NP (DT The) (NN file)))")
+    trees.decode(ids, inputs="A printer")  # "(S (NP (DT A) (NN printer)))"
+    ```
+    """
+
+    def __init__(self, symbols: Iterable[str], max_length: int | None = None):
+        symbols = list(symbols)
+        if not symbols or len(set(symbols)) < len(symbols):
+            raise ValueError(
+                "`symbols` must hold at least one symbol, and none twice. "
+                f"Received: symbols={symbols}"
+            )
+        check_max_length(max_length)
+        self.symbols = symbols
+        self.max_length = max_length
+        self._ids = {symbol: index for index, symbol in enumerate(symbols, start=_SPECIAL)}
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of ids, special ones included."""
+        return len(self.symbols) + _SPECIAL
+
+    def __call__(self, raw) -> tf.Tensor:
+        tree = as_string(raw)
+        if tf.executing_eagerly():
+            return tf.constant(self._encode(tree.numpy()))
+        return tf.ensure_shape(tf.numpy_function(self._encode, [tree], tf.int32), (None,))
+
+    def _encode(self, tree: bytes) -> np.ndarray:
+        ids = [self._ids.get(symbol, UNKNOWN_ID) for symbol in linearize(tree.decode("utf-8"))]
+        if self.max_length is not None:
+            ids = ids[: self.max_length - 1]
+        return np.array([*ids, END_ID], dtype="int32")
+
+    def decode(self, prediction, inputs=None) -> str:
+        """Returns the tree of ids over the words of the sentence `inputs`, repaired if needed."""
+        if inputs is None:
+            raise ValueError(
+                "`inputs` must be the sentence whose tree is decoded. Received: inputs=None"
+            )
+        ids = until_end(prediction, self.vocabulary_size)
+        words = _words(inputs)
+        symbols = [self.symbols[index - _SPECIAL] for index in ids if index != UNKNOWN_ID]
+        return delinearize(repair(symbols, words), words)
+
+    def constraint(self) -> TreeConstraint:
+        """Returns what has `MultiModel.generate` write trees over the words of the input only."""
+        return TreeConstraint(self.symbols, lambda raw: len(_words(raw)))
+
+    def get_config(self) -> dict:
+        return {"symbols": self.symbols, "max_length": self.max_length}
+
+
+def train_tree_preprocessor(
+    trees: Iterable[str | bytes] | tf.data.Dataset, max_length: int | None = None
+) -> TreePreprocessor:
+    """Collects the symbols of trees, the most frequent first, and makes a preprocessor of them.
+
+    Args:
+        trees: trees in brackets, or a `tf.data.Dataset` of them. Use training data only.
+        max_length: see `TreePreprocessor`.
+
+    Returns:
+        A `TreePreprocessor`.
+
+    Raises:
+        ValueError: there is no tree, or one is not whole.
+    """
+    if isinstance(trees, tf.data.Dataset):
+        trees = trees.as_numpy_iterator()
+    counts: dict[str, int] = {}
+    for tree in trees:
+        for symbol in linearize(tree.decode("utf-8") if isinstance(tree, bytes) else tree):
+            counts[symbol] = counts.get(symbol, 0) + 1
+    if not counts:
+        raise ValueError("`trees` must hold at least one tree. Received: none")
+    return TreePreprocessor(
+        sorted(counts, key=lambda symbol: (-counts[symbol], symbol)), max_length
+    )
+
+
+def _words(sentence) -> list[str]:
+    return as_string(sentence).numpy().decode("utf-8").split()
+
+
+def _leaf(word: str) -> str:
+    # A backslash next to a bracket would escape it for nltk.
+    return escape(word) + " " * word.endswith("\\")
+
+
+def _close(symbols: list[str], open_labels: list[str], tree: str) -> str:
+    if not open_labels:
+        raise _bad_tree("must open a phrase before it closes one", tree)
+    if symbols[-1].startswith("("):
+        raise _bad_tree(f"must have no empty phrase '{symbols[-1]}'", tree)
+    return f"){open_labels.pop()}"
+
+
+def _without_empty(node: list) -> list:
+    label, children = node
+    kept = [child if isinstance(child, str) else _without_empty(child) for child in children]
+    return [label, [child for child in kept if isinstance(child, str) or child[1]]]
+
+
+def _symbols_of(node) -> list[str]:
+    if isinstance(node, str):
+        return [node]
+    inner = [symbol for child in node[1] for symbol in _symbols_of(child)]
+    return [f"({node[0]}", *inner, f"){node[0]}"]
+
+
+def _bad_tree(expected: str, tree: str) -> BadExampleError:
+    return BadExampleError("broken tree", f"`tree` {expected}. Received: tree={tree!r}")
+
+
+def _bad_symbols(expected: str, symbols: Sequence[str]) -> ValueError:
+    return ValueError(f"`symbols` {expected}. Received: symbols={' '.join(symbols)}")

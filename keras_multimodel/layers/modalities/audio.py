@@ -1,0 +1,212 @@
+"""Audio in, as a waveform or as a spectrogram."""
+
+import keras
+from keras import ops
+
+from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.layers.modalities.modality_net import ModalityNet
+from keras_multimodel.layers.modalities.xception import ConvRes
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class AudioModality(ModalityNet):
+    """Turns audio into a sequence of representations by residual blocks that halve its length.
+
+    A waveform (`num_bins=None`) has width 1 and 3x1 kernels. A spectrogram keeps its frequency
+    axis through 3x3 kernels with strides in time only. The paper says nothing of what becomes of
+    that axis: here a learned separable convolution over all of it, `(1, num_bins)` depthwise and
+    then pointwise, merges it into the channels. A mean would lose the pitch.
+
+    Values after the last one that is not zero are padding (for a spectrogram: frames without
+    any), and however many there are, no real position changes.
+
+    Args:
+        hidden_dim: width of the body's representation.
+        num_bins: number of frequencies of a spectrogram; None for waveforms.
+        num_blocks: number of residual blocks. Length shrinks `2 ** num_blocks` times: the
+            paper's eight suit waveforms, two or three suit a spectrogram.
+        channels: width of each block, the last one `hidden_dim`. By default, as in the paper,
+            2, 4, 8, ... and at last `hidden_dim`.
+        stem_channels: width of a convolution and normalisation ahead of the blocks, which the
+            paper does not have. Without it the first block sees one channel, and its layer
+            normalisation keeps little more of it than the sign; 16 or 32 help small models.
+        preprocessor: turns a raw example into audio; see `ModalityNet`.
+
+    Call arguments:
+        inputs: `(batch, samples)`, or `(batch, frames, num_bins)`.
+
+    Returns:
+        `(batch, ceil(length / 2 ** num_blocks), hidden_dim)`, zero at padded positions.
+
+    Raises:
+        ValueError: an argument is out of range, or `inputs` are not of the expected shape.
+
+    Example:
+
+    >>> AudioModality(128)(waveforms).shape
+    (8, 63, 128)
+    >>> AudioModality(128, num_bins=80, num_blocks=3, channels=(16, 32, 128))(mel).shape
+    (8, 13, 128)
+
+    Reference:
+        Kaiser et al. 2017, arXiv 1706.05137, section 2.5.4.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        num_bins: int | None = None,
+        num_blocks: int = 8,
+        channels=None,
+        stem_channels: int | None = None,
+        preprocessor=None,
+        **kwargs,
+    ):
+        super().__init__(hidden_dim, preprocessor=preprocessor, **kwargs)
+        sizes = {"num_bins": num_bins, "num_blocks": num_blocks, "stem_channels": stem_channels}
+        for name, value in sizes.items():
+            optional = value is None and name != "num_blocks"
+            if not optional and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
+        self.num_bins = num_bins
+        self.num_blocks = num_blocks
+        self.channels = None if channels is None else list(channels)
+        self.stem_channels = stem_channels
+        self._check_channels()
+        self.example_shape = (None,) if num_bins is None else (None, num_bins)
+        # Padding is found in the values as they came, not rounded to the compute dtype.
+        self.autocast = False
+
+    def build(self, input_shape):
+        width = 3 if self.num_bins else 1
+        channels = 1
+        if self.stem_channels:
+            self.stem_conv = keras.layers.Conv2D(
+                self.stem_channels,
+                (3, width),
+                padding="same",
+                data_format="channels_last",
+                use_bias=False,
+                dtype=self.dtype_policy,
+                name="stem_conv",
+            )
+            self.stem_norm = self._make_norm("stem_norm")
+            self.stem_conv.build((None, None, self.num_bins or 1, channels))
+            channels = self.stem_channels
+            self.stem_norm.build((None, None, None, channels))
+        self.blocks = []
+        for i, filters in enumerate(self._widths()):
+            block = ConvRes(
+                filters,
+                kernel_size=(3, width),
+                strides=(2, 1),
+                relu_on_shortcut=i < self.num_blocks - 1,
+                dtype=self.dtype_policy,
+                name=f"block_{i}",
+            )
+            block.build((None, None, self.num_bins or 1, channels))
+            self.blocks.append(block)
+            channels = filters
+        if self.num_bins:
+            self._build_merge()
+
+    def encode(self, inputs, mask=None):
+        self._check_inputs(inputs)
+        real = self._real_steps(inputs)
+        x = ops.cast(inputs, self.compute_dtype)
+        x = x[:, :, None, None] if self.num_bins is None else x[..., None]
+        x, real = self._pad(x), self._pad(real)
+        if self.stem_channels:
+            x = self.stem_norm(self.stem_conv(x))
+        for block in self.blocks:
+            x = block(x, mask=real)
+            real = block.downsample(real)
+        if self.num_bins is None:
+            return x[:, :, 0]
+        x = self.merge_norm(self.merge_pointwise(self.merge_depthwise(ops.relu(x))))
+        return ops.where(real[:, :, None], x, ops.zeros_like(x))
+
+    def compute_output_spec(self, inputs, mask=None, reverse=False, like=None):
+        if reverse:
+            return self.decode(inputs, mask=mask, like=like)
+        self._check_inputs(inputs)
+        batch, length = inputs.shape[:2]
+        length = None if length is None else -(-length // 2**self.num_blocks)
+        return keras.KerasTensor((batch, length, self.hidden_dim), dtype=self.compute_dtype)
+
+    def padding_mask(self, inputs):
+        self._check_inputs(inputs)
+        return self._real_steps(inputs)[:, :: 2**self.num_blocks]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_bins": self.num_bins,
+            "num_blocks": self.num_blocks,
+            "channels": self.channels,
+            "stem_channels": self.stem_channels,
+        }
+
+    def _real_steps(self, inputs):
+        """Returns a boolean `(batch, length)`, False from where only zeros follow."""
+        sounds = inputs != 0
+        if self.num_bins:
+            sounds = ops.any(sounds, axis=-1)
+        following = ops.cumsum(ops.flip(ops.cast(sounds, "int32"), axis=1), axis=1)
+        return ops.flip(following > 0, axis=1)
+
+    def _pad(self, x):
+        """Pads the length to a multiple of all strides, where every halving is even.
+
+        The windows of a strided "same" convolution start one step earlier on an odd length.
+        """
+        stride = 2**self.num_blocks
+        tail = ops.zeros_like(x[:, :1])
+        tail = ops.repeat(tail, stride - 1, axis=1)
+        x = ops.concatenate([x, tail], axis=1)
+        return x[:, : ops.shape(x)[1] // stride * stride]
+
+    def _widths(self):
+        if self.channels is not None:
+            return self.channels
+        return [2 ** (i + 1) for i in range(self.num_blocks - 1)] + [self.hidden_dim]
+
+    def _build_merge(self):
+        policy = self.dtype_policy
+        self.merge_depthwise = keras.layers.EinsumDense(
+            "btfc,fc->btc", (None, self.hidden_dim), dtype=policy, name="merge_depthwise"
+        )
+        self.merge_pointwise = keras.layers.Dense(
+            self.hidden_dim, use_bias=False, dtype=policy, name="merge_pointwise"
+        )
+        self.merge_norm = self._make_norm("merge_norm")
+        self.merge_depthwise.build((None, None, self.num_bins, self.hidden_dim))
+        self.merge_pointwise.build((None, None, self.hidden_dim))
+        self.merge_norm.build((None, None, self.hidden_dim))
+
+    def _make_norm(self, name):
+        return LayerNorm(dtype=self.dtype_policy, name=name)
+
+    def _check_channels(self):
+        widths = self._widths()
+        positive = all(isinstance(width, int) and width > 0 for width in widths)
+        if not positive or len(widths) != self.num_blocks or widths[-1] != self.hidden_dim:
+            raise ValueError(
+                f"`channels` must have num_blocks={self.num_blocks} positive integers, the last "
+                f"one hidden_dim={self.hidden_dim}. Received: channels={self.channels}"
+            )
+
+    def _check_inputs(self, inputs):
+        expected = (None, *self.example_shape)
+        fits = len(inputs.shape) == len(expected) and all(
+            want is None or size is None or want == size
+            for want, size in zip(expected, inputs.shape)
+        )
+        is_number = keras.backend.is_int_dtype(inputs.dtype) or keras.backend.is_float_dtype(
+            inputs.dtype
+        )
+        if not fits or not is_number:
+            raise ValueError(
+                f"`inputs` must be audio of the shape {expected}, integers or floats. "
+                f"Received: inputs.shape={tuple(inputs.shape)}, inputs.dtype={inputs.dtype}"
+            )

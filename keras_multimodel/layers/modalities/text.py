@@ -1,0 +1,107 @@
+"""The modality net of text, and of everything else that is a sequence of symbols."""
+
+import keras
+from keras import ops
+
+from keras_multimodel.layers.modalities.modality_net import ModalityNet
+from keras_multimodel.ops.columns import in_columns, matmul_columns
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class TextModality(ModalityNet):
+    """Embeds ids, and turns the body's output into a score for every id.
+
+    Embeddings start from N(0, 1 / hidden_dim) and are scaled by sqrt(hidden_dim); id 0 is padding
+    and embeds to zero.
+
+    Args:
+        vocabulary_size: number of ids, padding included.
+        hidden_dim: width of the body's representation.
+        tie_weights: whether the scores use the embedding table too (the default), or a table of
+            their own as in the authors' code.
+        preprocessor: see `ModalityNet`.
+
+    Call arguments:
+        inputs: ids `(batch, length)`; with `reverse=True` the body's output `(batch, length,
+            hidden_dim)`.
+        mask: not used: padding is id 0.
+        reverse: whether to translate back.
+
+    Returns:
+        `(batch, length, hidden_dim)`, or with `reverse=True` logits `(batch, length,
+        vocabulary_size)`.
+
+    Raises:
+        ValueError: `vocabulary_size` is under 2, ids are not integers of rank 2, or, where values
+            can be read, outside `[0, vocabulary_size)`.
+
+    Reference:
+        Kaiser et al. 2017, arXiv 1706.05137, section 2.5.1.
+    """
+
+    example_shape = (None,)
+    example_dtype = "int32"
+    autoregressive = True
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        hidden_dim: int,
+        tie_weights: bool = True,
+        preprocessor=None,
+        **kwargs,
+    ):
+        super().__init__(hidden_dim, preprocessor=preprocessor, **kwargs)
+        if not isinstance(vocabulary_size, int) or vocabulary_size < 2:
+            raise ValueError(
+                "`vocabulary_size` must be an integer of at least 2. "
+                f"Received: vocabulary_size={vocabulary_size}"
+            )
+        self.vocabulary_size = vocabulary_size
+        self.tie_weights = tie_weights
+
+    def build(self, input_shape):
+        self.embeddings = self._table("embeddings")
+        self.output_embeddings = (
+            self.embeddings if self.tie_weights else self._table("output_embeddings")
+        )
+
+    def _table(self, name: str):
+        return self.add_weight(
+            name=name,
+            shape=(self.vocabulary_size, self.hidden_dim),
+            initializer=keras.initializers.RandomNormal(stddev=self.hidden_dim**-0.5),
+        )
+
+    def encode(self, inputs, mask=None):
+        if len(inputs.shape) != 2 or not keras.backend.is_int_dtype(inputs.dtype):
+            raise ValueError(
+                "`inputs` must be integer ids of shape (batch, length). "
+                f"Received: shape={tuple(inputs.shape)}, dtype={inputs.dtype}"
+            )
+        x = ops.take(ops.cast(self.embeddings, self.compute_dtype), inputs, axis=0)
+        real = ops.cast(ops.not_equal(inputs, 0), x.dtype)
+        return x * (real * self.hidden_dim**0.5)[..., None]
+
+    def decode(self, inputs, mask=None, like=None):
+        table = ops.cast(self.output_embeddings, inputs.dtype)
+        return ops.matmul(inputs, ops.transpose(table))
+
+    def initial_cache(self, batch_size):
+        """Returns the table of scores as `step` multiplies by it, turned and split only once."""
+        table = ops.transpose(ops.cast(self.output_embeddings, self.compute_dtype))
+        return in_columns(table, batch_size)
+
+    def step(self, inputs, cache):
+        """Returns the logits `(batch, vocabulary_size)` of one position `(batch, hidden_dim)`."""
+        return matmul_columns(inputs, cache)
+
+    def padding_mask(self, inputs):
+        return ops.not_equal(inputs, 0)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "tie_weights": self.tie_weights,
+        }

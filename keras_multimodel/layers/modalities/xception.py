@@ -1,0 +1,310 @@
+"""The strided residual block of Xception, on which image and audio nets stand.
+
+The exit flow of Xception, on images and on sequences."""
+
+import keras
+from keras import ops
+
+from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.ops.precision import at_least_float32
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class ConvRes(keras.layers.Layer):
+    """Two separable convolutions and a max-pool beside a strided shortcut.
+
+    `y = MaxPool(ConvStep(ConvStep(x))) + LN(Conv1x1([ReLU](x)))`, where `ConvStep` is ReLU, a
+    depthwise-separable convolution without bias and a layer normalisation. The pool and the
+    shortcut have the strides, all padding is "same".
+
+    With a `mask`, padding has no influence: masked rows are zeroed before every convolution and
+    left out of the pool, and the output is zero where its own mask is False. A length that is a
+    multiple of the stride keeps the windows where they are however much padding follows.
+
+    Args:
+        filters: number of output channels.
+        kernel_size: height and width of the convolutions and of the pool.
+        strides: height and width of a step of the pool and of the shortcut.
+        relu_on_shortcut: whether the shortcut starts with a ReLU.
+        kernel_initializer: initializer of every kernel.
+
+    Call arguments:
+        inputs: `(batch, height, width, channels)`.
+        mask: boolean `(batch, height)`, True where a row is real (padding comes last).
+
+    Returns:
+        `(batch, ceil(height / strides[0]), ceil(width / strides[1]), filters)`
+
+    Raises:
+        ValueError: an argument is out of range, or `inputs` is not of rank 4.
+
+    Example:
+
+    >>> ConvRes(128)(keras.ops.ones((2, 28, 28, 64))).shape
+    (2, 14, 14, 128)
+
+    Reference:
+        Kaiser et al. 2017, arXiv 1706.05137, section 2.5; Chollet 2016, arXiv 1610.02357.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size=(3, 3),
+        strides=(2, 2),
+        relu_on_shortcut: bool = True,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(filters, int) or filters < 1:
+            raise ValueError(f"`filters` must be a positive integer. Received: filters={filters}")
+        self.filters = filters
+        self.kernel_size = _pair(kernel_size, "kernel_size")
+        self.strides = _pair(strides, "strides")
+        self.relu_on_shortcut = relu_on_shortcut
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        _check_rank(input_shape)
+        self.conv_0 = self._make_conv("conv_0")
+        self.norm_0 = self._make_norm("norm_0")
+        self.conv_1 = self._make_conv("conv_1")
+        self.norm_1 = self._make_norm("norm_1")
+        self.pool = keras.layers.MaxPooling2D(
+            self.kernel_size,
+            self.strides,
+            padding="same",
+            data_format="channels_last",
+            dtype=self.dtype_policy,
+            name="pool",
+        )
+        self.shortcut_conv = keras.layers.Conv2D(
+            self.filters,
+            (1, 1),
+            padding="same",
+            data_format="channels_last",
+            use_bias=False,
+            kernel_initializer=self._initializer(),
+            dtype=self.dtype_policy,
+            name="shortcut_conv",
+        )
+        self.shortcut_norm = self._make_norm("shortcut_norm")
+        inner = (None, None, None, self.filters)
+        self.conv_0.build(input_shape)
+        self.conv_1.build(inner)
+        self.shortcut_conv.build(input_shape)
+        for norm in (self.norm_0, self.norm_1, self.shortcut_norm):
+            norm.build(inner)
+
+    def call(self, inputs, mask=None):
+        _check_rank(inputs.shape)
+        rows = None if mask is None else mask[:, :, None, None]
+        x = self.norm_0(self.conv_0(zero_masked(ops.relu(inputs), rows)))
+        x = self.norm_1(self.conv_1(zero_masked(ops.relu(x), rows)))
+        if mask is not None:
+            x = mask_for_pool(x, rows)
+        # Strided by slicing: the gradient of a 1x1 convolution with strides (2, 1) writes beyond
+        # its memory in TensorFlow 2.17 on CPU.
+        shortcut = inputs[:, :: self.strides[0], :: self.strides[1]]
+        shortcut = ops.relu(shortcut) if self.relu_on_shortcut else shortcut
+        x = self.pool(x) + self.shortcut_norm(self.shortcut_conv(shortcut))
+        if mask is None:
+            return x
+        return ops.where(self.downsample(mask)[:, :, None, None], x, ops.zeros_like(x))
+
+    def downsample(self, mask):
+        """Returns the mask of the output, boolean `(batch, ceil(height / strides[0]))`."""
+        return mask[:, :: self.strides[0]]
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None if previous_mask is None else self.downsample(previous_mask)
+
+    def compute_output_shape(self, input_shape):
+        _check_rank(input_shape)
+        sizes = zip(input_shape[1:3], self.strides)
+        spatial = [None if size is None else -(-size // stride) for size, stride in sizes]
+        return (input_shape[0], *spatial, self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "relu_on_shortcut": self.relu_on_shortcut,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+    def _initializer(self):
+        return keras.initializers.get(keras.initializers.serialize(self.kernel_initializer))
+
+    def _make_conv(self, name):
+        return keras.layers.SeparableConv2D(
+            self.filters,
+            self.kernel_size,
+            padding="same",
+            data_format="channels_last",
+            use_bias=False,
+            depthwise_initializer=self._initializer(),
+            pointwise_initializer=self._initializer(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _make_norm(self, name):
+        return LayerNorm(dtype=self.dtype_policy, name=name)
+
+
+def _pair(value, name):
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(size, int) and size > 0 for size in pair):
+        raise ValueError(
+            f"`{name}` must be a positive integer or two of them. Received: {name}={value}"
+        )
+    return pair
+
+
+def _check_rank(shape):
+    if len(shape) != 4:
+        raise ValueError(
+            "`inputs` must have the shape (batch, height, width, channels). "
+            f"Received: inputs.shape={tuple(shape)}"
+        )
+
+
+def zero_masked(x, rows):
+    """Returns `x` with zeros where the broadcast boolean `rows` is False; None keeps all."""
+    return x if rows is None else x * ops.cast(rows, x.dtype)
+
+
+def mask_for_pool(x, rows):
+    """Returns `x` with a value where `rows` is False that no maximum over real ones can be."""
+    # Not the infinity itself: gradients and all-masked windows stay finite, in float16 too.
+    return ops.where(rows, x, ops.cast(-3e4, x.dtype))
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class ExitFlow(keras.layers.Layer):
+    """Classifies a grid or a sequence of representations with the exit flow of Xception.
+
+    A strided residual, separable convolutions up to 2.5 times the input's width, the mean over
+    positions and a linear layer. A grid has 3x3 kernels and strides of 2, a sequence has kernels
+    of 5, padded on the left, and one stride of 4. Which of the two is settled by the input that
+    the layer is built with.
+
+    Args:
+        num_classes: number of classes.
+
+    Call arguments:
+        inputs: `(batch, height, width, channels)` or `(batch, length, channels)`.
+        mask: boolean `(batch, length)` of a sequence, True where it is real (padding comes last).
+
+    Returns:
+        Logits `(batch, num_classes)`.
+
+    Raises:
+        ValueError: `num_classes` is not a positive integer, or the rank of `inputs` is not the
+            one that the layer was built with.
+
+    Reference:
+        Kaiser et al. 2017, arXiv 1706.05137, section 2.5.3; Chollet 2016, arXiv 1610.02357.
+    """
+
+    def __init__(self, num_classes: int, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(
+                f"`num_classes` must be a positive integer. Received: num_classes={num_classes}"
+            )
+        self.num_classes = num_classes
+        self.rank = None
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        if len(input_shape) not in (3, 4):
+            raise ValueError(
+                "`inputs` must have the shape (batch, height, width, channels) or (batch, "
+                f"length, channels). Received: inputs.shape={tuple(input_shape)}"
+            )
+        self.rank = len(input_shape)
+        width = input_shape[-1]
+        widths = [width, width * 5 // 4, width * 2, width * 5 // 2]
+        grid = self.rank == 4
+        layout = {
+            "padding": "same" if grid else "valid",
+            "data_format": "channels_last",
+            "dtype": self.dtype_policy,
+        }
+        kernel, self.strides = ((3, 3), (2, 2)) if grid else ((5, 1), (4, 1))
+        self.pad_length = 0 if grid else kernel[0] - 1
+        self.shortcut_conv = keras.layers.Conv2D(
+            widths[1], kernel, self.strides, use_bias=False, name="shortcut_conv", **layout
+        )
+        self.shortcut_norm = self._make_norm("shortcut_norm")
+        self.pool = keras.layers.MaxPooling2D(kernel, self.strides, name="pool", **layout)
+        self.convs = [
+            keras.layers.SeparableConv2D(
+                filters, kernel, use_bias=False, name=f"conv_{i}", **layout
+            )
+            for i, filters in enumerate(widths)
+        ]
+        self.norms = [self._make_norm(f"norm_{i}") for i in range(4)]
+        self.head = keras.layers.Dense(self.num_classes, dtype=self.dtype_policy, name="head")
+        self.shortcut_conv.build((None, None, None, width))
+        self.shortcut_norm.build((None, None, None, widths[1]))
+        for conv, norm, before, after in zip(self.convs, self.norms, [width, *widths], widths):
+            conv.build((None, None, None, before))
+            norm.build((None, None, None, after))
+        self.head.build((None, widths[-1]))
+
+    def call(self, inputs, mask=None):
+        if len(inputs.shape) != self.rank:
+            raise ValueError(
+                f"`inputs` must have rank {self.rank}, as when the layer was built. "
+                f"Received: inputs.shape={tuple(inputs.shape)}"
+            )
+        x, rows = inputs, None
+        if self.rank == 3:
+            x = x[:, :, None]
+            rows = None if mask is None else mask[:, :, None, None]
+        shortcut = self._conv(ops.relu(x), rows, self.shortcut_conv, self.shortcut_norm)
+        x = self._conv(ops.relu(x), rows, self.convs[0], self.norms[0])
+        x = self._conv(ops.relu(x), rows, self.convs[1], self.norms[1])
+        # A window ends at its output's own position: padding, which comes last, is in no real one.
+        x = self.pool(self._pad(x)) + shortcut
+        rows = None if rows is None else rows[:, :: self.strides[0]]
+        x = self._conv(x, rows, self.convs[2], self.norms[2])
+        x = self._conv(ops.relu(x), rows, self.convs[3], self.norms[3])
+        return self.head(_mean(ops.relu(x), rows))
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_classes)
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+    def _conv(self, x, rows, conv, norm):
+        return norm(conv(self._pad(zero_masked(x, rows))))
+
+    def _pad(self, x):
+        if not self.pad_length:
+            return x
+        return ops.pad(x, [[0, 0], [self.pad_length, 0], [0, 0], [0, 0]])
+
+    def _make_norm(self, name):
+        return LayerNorm(dtype=self.dtype_policy, name=name)
+
+
+def _mean(x, rows):
+    """Returns the mean over real positions, zero where there is none."""
+    if rows is None:
+        return ops.mean(x, axis=(1, 2))
+    x = at_least_float32(x)
+    rows = ops.cast(rows, x.dtype)
+    total = ops.sum(x * rows, axis=(1, 2))
+    return total / ops.maximum(ops.sum(rows, axis=(1, 2)), 1.0)

@@ -1,0 +1,83 @@
+"""Losses that keep the experts busy, as pure functions.
+
+Axis legend: T tokens, E experts. Sums over tokens are those of all replicas before anything
+nonlinear, so that a loss is that of the global batch; padding counts as 0 in every sum.
+"""
+
+from keras import ops
+
+from keras_multimodel.ops.replicas import replica_sum
+
+
+def squared_coefficient_of_variation(x):
+    """Returns the variance of the vector `x` over its squared mean: 0 where all are equal.
+
+    Reference:
+        Shazeer et al. 2017, arXiv 1701.06538, equation 7.
+    """
+    size = x.shape[0] + 1e-10
+    mean = ops.sum(x) / size
+    return ops.sum(ops.square(x - mean)) / size / (ops.square(mean) + 1e-10)
+
+
+def importance_loss(importance):
+    """Returns CV^2 of `importance` `(E,)`, the sum of each expert's gates on this replica.
+
+    Reference:
+        Shazeer et al. 2017, arXiv 1701.06538, equations 6 and 7.
+    """
+    return squared_coefficient_of_variation(replica_sum(importance))
+
+
+def load_loss(load):
+    """Returns CV^2 of `load` `(E,)`, the smooth number of each expert's tokens on this replica.
+
+    The smooth number sums, over tokens, the probability that the expert were chosen if its noise
+    were drawn again.
+
+    Reference:
+        Shazeer et al. 2017, arXiv 1701.06538, appendix A, equations 8 to 11.
+    """
+    return squared_coefficient_of_variation(replica_sum(load))
+
+
+def switch_balance_loss(probabilities, counts, mask):
+    """Returns E times the dot product of the experts' shares of choices and of probability.
+
+    It is 1 where both are uniform, its minimum if both agree.
+
+    Args:
+        probabilities: `(T, E)`, the router's softmax.
+        counts: `(E,)`, how many tokens chose each expert, on this replica.
+        mask: float `(T,)`, 1 at real tokens.
+
+    Returns:
+        A scalar, 0 if no token is real.
+
+    Reference:
+        Fedus et al. 2021, arXiv 2101.03961, equations 4 to 6.
+    """
+    counts = ops.stop_gradient(replica_sum(counts))
+    share = counts / ops.maximum(ops.sum(counts), 1.0)
+    probability = replica_sum(ops.sum(probabilities * mask[:, None], axis=0))
+    tokens = ops.maximum(replica_sum(ops.sum(mask)), 1.0)
+    return counts.shape[0] * ops.sum(share * probability) / tokens
+
+
+def router_z_loss(logits, mask):
+    """Returns the mean over real tokens of the squared log-sum-exp of `logits` `(T, E)`.
+
+    It keeps the router's logits small.
+
+    Args:
+        logits: `(T, E)`.
+        mask: float `(T,)`, 1 at real tokens.
+
+    Returns:
+        A scalar, 0 if no token is real.
+
+    Reference:
+        Zoph et al. 2022, arXiv 2202.08906, equation 5.
+    """
+    squares = ops.square(ops.logsumexp(logits, axis=-1)) * mask
+    return replica_sum(ops.sum(squares)) / ops.maximum(replica_sum(ops.sum(mask)), 1.0)

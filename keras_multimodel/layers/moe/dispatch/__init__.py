@@ -1,0 +1,4 @@
+"""How tokens reach their experts, one file per way of doing it.
+
+May import ops.
+"""

@@ -1,0 +1,357 @@
+"""The mixture of experts.
+
+Axis legend: T tokens (batch x length), D hidden, H intermediate, E experts, K chosen, C tokens of
+an expert.
+"""
+
+import keras
+from keras import ops
+
+from keras_multimodel.layers.feed_forward import check_block_input, clone_initializer
+from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.layers.moe import statistics as expert_statistics
+from keras_multimodel.layers.moe.balance_losses import router_z_loss
+from keras_multimodel.layers.moe.dispatch.capacity import within_capacity
+from keras_multimodel.layers.moe.dispatch.sparse_feed_forward import (
+    expert_choice_feed_forward,
+    expert_forward,
+    sparse_feed_forward,
+)
+from keras_multimodel.layers.moe.routers.make_router import make_router
+from keras_multimodel.layers.moe.routers.router import (
+    Router,
+    check_not_negative,
+    check_positive_int,
+)
+from keras_multimodel.ops.replicas import replica_id, replica_sum
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class MoELayer(keras.layers.Layer):
+    """Passes each token through the few experts that a router chooses for it, and no others.
+
+    Computes `LN(x + sum over the chosen experts of gate * activation(x W_in) W_out)`, without
+    biases, and maps `(batch, length, hidden_dim)` to itself. Every choice is carried out: nothing
+    is dropped (unless `capacity_factor` asks for it, and then in training only), so that in
+    inference an output does not depend on the rest of the batch. Padding takes no expert and no
+    part in the losses. The router runs in float32 under every dtype policy but float64.
+
+    The router's balancing loss is that of the global batch, and is added in training only, as the
+    authors do: `evaluate` reports the loss of the task alone.
+
+    Logs of `fit` and `evaluate` show, prefixed with the layer's place in the model: `max_load` and
+    `min_load`, the real tokens of the busiest and of the idlest expert over their fair share;
+    `router_entropy`, of the router's softmax over that of a uniform one; and with `capacity_factor`
+    `dropped_share`, the share of choices that were dropped. `expert_tokens` holds the counts.
+
+    Args:
+        hidden_dim: width of inputs and outputs.
+        num_experts: number of experts.
+        top_k: number of experts that each token takes. A router passed as an instance has its own.
+        intermediate_dim: width inside an expert; None for `hidden_dim`, as in the authors' code.
+        router: "noisy_top_k", "top_k", "switch" (with `top_k=1`), "bias_balanced", "expert_choice"
+            (not where `causal`), or a `Router`.
+        activation: name of, or function for, the experts' activation.
+        balance_loss_weight: factor of the router's balancing loss.
+        z_loss_weight: factor of the router z-loss.
+        gated: whether an expert computes `(activation(x W_gate) * (x W_in)) W_out`; SwiGLU with
+            `activation="silu"`.
+        shared_expert_dim: width of one more expert that every token takes; None for none.
+        capacity_factor: in training an expert takes at most `capacity_factor` times its fair share
+            of the choices on its replica, and drops the rest; None for no limit. Not where experts
+            choose tokens.
+        causal: whether the layer must not look at later positions. The builder sets it in decoders.
+        count_tokens: whether to count the experts' tokens, in two non-trainable weights, and to
+            show the metrics above.
+        kernel_initializer: initializer of each expert's kernels.
+        **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: `(batch, length, hidden_dim)` or `(batch, hidden_dim)`.
+        mask: boolean, `inputs.shape[:-1]`, True at real tokens; None if all are.
+        training: whether to train: noise, capacity, and the losses.
+
+    Returns:
+        A tensor of the shape of `inputs`.
+
+    Raises:
+        ValueError: a number is out of range, `top_k` is above `num_experts`, `router` is unknown or
+            does not fit, or the rank or width of `inputs` or `mask` is wrong.
+
+    Example:
+        >>> MoELayer(64, num_experts=16, top_k=2)(keras.random.normal((2, 5, 64))).shape
+        (2, 5, 64)
+
+    Reference:
+        Shazeer et al. 2017, arXiv 1701.06538; Kaiser et al. 2017, arXiv 1706.05137, section 2.3.
+        Gated experts: Shazeer 2020, arXiv 2002.05202. Shared expert: Dai et al. 2024, arXiv
+        2401.06066.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        num_experts: int,
+        top_k: int = 4,
+        intermediate_dim: int | None = None,
+        router="noisy_top_k",
+        activation="relu",
+        balance_loss_weight: float = 0.01,
+        z_loss_weight: float = 0.0,
+        gated: bool = False,
+        shared_expert_dim: int | None = None,
+        capacity_factor: float | None = None,
+        causal: bool = False,
+        count_tokens: bool = True,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_positive_int("hidden_dim", hidden_dim)
+        check_positive_int("num_experts", num_experts)
+        check_positive_int("intermediate_dim", intermediate_dim, optional=True)
+        check_positive_int("shared_expert_dim", shared_expert_dim, optional=True)
+        check_not_negative("balance_loss_weight", balance_loss_weight)
+        check_not_negative("z_loss_weight", z_loss_weight)
+        if capacity_factor is not None and not capacity_factor > 0:
+            raise ValueError(
+                f"`capacity_factor` must be positive. Received: capacity_factor={capacity_factor}"
+            )
+        self.hidden_dim = hidden_dim
+        self.num_experts = num_experts
+        self.intermediate_dim = intermediate_dim
+        self._router_name = router if isinstance(router, str) else None
+        self.router = make_router(router, num_experts, top_k)
+        self.top_k = self.router.top_k
+        self.activation = keras.activations.get(activation)
+        self.balance_loss_weight = balance_loss_weight
+        self.z_loss_weight = z_loss_weight
+        self.gated = gated
+        self.shared_expert_dim = shared_expert_dim
+        self.capacity_factor = capacity_factor
+        self.causal = causal
+        self.count_tokens = count_tokens
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.supports_masking = True
+        self._loss_replicas = {}
+        self._check_router()
+
+    @property
+    def position_wise(self) -> bool:
+        """Whether every position is treated alone, whatever else is in its sequence."""
+        return self.router.causal
+
+    def build(self, input_shape):
+        check_block_input(input_shape, self.hidden_dim)
+        if not self.router.built:
+            self.router.build(input_shape)
+        self.expert_kernels = self._add_kernels(
+            "expert_", self.num_experts, self.intermediate_dim or self.hidden_dim
+        )
+        self.shared_kernels = []
+        if self.shared_expert_dim:
+            self.shared_kernels = self._add_kernels("shared_", 1, self.shared_expert_dim)
+        self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
+        self.norm.build(input_shape)
+        if self.count_tokens:
+            self.expert_tokens = self._add_counter("expert_tokens", self.num_experts)
+            self.router_totals = self._add_counter("router_totals", 3)
+            self.statistics = self._make_statistics()
+
+    def call(self, inputs, mask=None, training=None):
+        mask = None if mask is None else ops.cast(mask, "bool")
+        self._check_inputs(inputs, mask)
+        routing = self.router(inputs, mask=mask, training=training)
+        weights = Router.token_weights(routing.logits, mask)
+        if training:
+            self._add_losses(routing, weights)
+        kept = self._limit_capacity(routing, weights) if training else routing
+        if self.count_tokens:
+            self._count(routing, kept, weights)
+        tokens = ops.reshape(inputs, (-1, self.hidden_dim))
+        outputs = self._experts(tokens, kept)
+        return self.norm(ops.add(inputs, ops.reshape(outputs, ops.shape(inputs))))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "num_experts": self.num_experts,
+            "top_k": self.top_k,
+            "intermediate_dim": self.intermediate_dim,
+            "router": self._router_name or keras.saving.serialize_keras_object(self.router),
+            "activation": keras.activations.serialize(self.activation),
+            "balance_loss_weight": self.balance_loss_weight,
+            "z_loss_weight": self.z_loss_weight,
+            "gated": self.gated,
+            "shared_expert_dim": self.shared_expert_dim,
+            "capacity_factor": self.capacity_factor,
+            "causal": self.causal,
+            "count_tokens": self.count_tokens,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if isinstance(config.get("router"), dict):
+            config["router"] = keras.saving.deserialize_keras_object(config["router"])
+        return cls(**config)
+
+    def add_loss(self, loss):
+        if not super()._get_own_losses():
+            self._loss_replicas.clear()
+        self._loss_replicas[id(loss)] = replica_id()
+        super().add_loss(loss)
+
+    def _get_own_losses(self):
+        """Leaves out the losses of other replicas.
+
+        `MirroredStrategy` traces its replicas in turns, and changes turns where they sum over the
+        batch: then the losses of several replicas are in the layer's list at once.
+        """
+        here = replica_id()
+        losses = super()._get_own_losses()
+        return [loss for loss in losses if self._loss_replicas.get(id(loss), here) == here]
+
+    def reset_statistics(self):
+        """Sets the counters behind the metrics to zero."""
+        for counter in self._counters():
+            counter.assign(ops.zeros(counter.shape, counter.dtype))
+
+    def _experts(self, tokens, routing):
+        kernels = [ops.convert_to_tensor(kernel) for kernel in self.expert_kernels]
+        compute = expert_choice_feed_forward if self.router.experts_choose else sparse_feed_forward
+        outputs = compute(tokens, routing.indices, routing.gates, kernels, self.activation)
+        if self.shared_kernels:
+            shared = [ops.convert_to_tensor(kernel)[0] for kernel in self.shared_kernels]
+            outputs = outputs + expert_forward(ops.matmul, tokens, shared, self.activation)
+        return outputs
+
+    def _limit_capacity(self, routing, weights):
+        """Empties the places that are beyond the capacity of their expert."""
+        if self.capacity_factor is None:
+            return routing
+        choices = ops.sum(weights) * self.top_k
+        capacity = ops.ceil(choices * (self.capacity_factor / self.num_experts))
+        kept = within_capacity(routing.indices, self.num_experts, capacity)
+        return routing._replace(
+            indices=ops.where(kept, routing.indices, self.num_experts),
+            gates=ops.where(kept, routing.gates, 0.0),
+        )
+
+    def _add_losses(self, routing, weights):
+        self.add_loss(self.balance_loss_weight * ops.cast(routing.loss, "float32"))
+        if self.z_loss_weight:
+            self.add_loss(self.z_loss_weight * router_z_loss(routing.logits, weights))
+
+    def _count(self, chosen, kept, weights):
+        """Adds the batch to the counters: tokens by expert; tokens, entropy, dropped choices."""
+        if self.router.experts_choose:
+            counts = ops.sum(ops.cast(kept.gates > 0, weights.dtype), axis=1)
+            dropped = ops.zeros((), weights.dtype)
+        else:
+            counts = self.router.sum_by_expert(ops.ones_like(kept.gates), kept.indices)
+            dropped = ops.sum(ops.cast(chosen.indices != kept.indices, weights.dtype))
+        entropy = expert_statistics.entropy(ops.stop_gradient(chosen.logits))
+        totals = ops.stack([ops.sum(weights), ops.sum(entropy * weights), dropped])
+        new = ops.cast(replica_sum(ops.concatenate([counts, totals])), "float32")
+        self.expert_tokens.assign(self.expert_tokens + new[: self.num_experts])
+        self.router_totals.assign(self.router_totals + new[self.num_experts :])
+
+    def _counters(self):
+        return (self.expert_tokens, self.router_totals) if self.count_tokens else ()
+
+    def _make_statistics(self):
+        prefix = "_".join(self.path.split("/")[-2:])
+        totals = self.router_totals
+
+        def per_token(index, per=1):
+            return totals[index] / ops.maximum(totals[0] * per, 1.0)
+
+        computed = {
+            "max_load": lambda: expert_statistics.busiest(self.expert_tokens),
+            "min_load": lambda: expert_statistics.idlest(self.expert_tokens),
+            "router_entropy": lambda: per_token(1),
+        }
+        if self.capacity_factor is not None:
+            computed["dropped_share"] = lambda: per_token(2, self.top_k)
+        return [
+            expert_statistics.ExpertStatistic(
+                f"{prefix}_{name}", self._counters, compute, self.reset_statistics
+            )
+            for name, compute in computed.items()
+        ]
+
+    def _add_kernels(self, prefix, count, width):
+        names = ["kernel_in", "kernel_gate"] if self.gated else ["kernel_in"]
+        shapes = {name: (self.hidden_dim, width) for name in names}
+        shapes["kernel_out"] = (width, self.hidden_dim)
+        return [
+            self.add_weight(
+                name=prefix + name,
+                shape=(count, *shape),
+                initializer=_per_expert(self.kernel_initializer, count),
+            )
+            for name, shape in shapes.items()
+        ]
+
+    def _add_counter(self, name, size):
+        return self.add_weight(
+            name=name,
+            shape=(size,),
+            dtype="float32",
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+
+    def _check_router(self):
+        if self.capacity_factor is not None and self.router.experts_choose:
+            raise ValueError(
+                "`capacity_factor` must be None where experts choose tokens: they are balanced. "
+                f"Received: router={self._router_name or self.router.name}, "
+                f"capacity_factor={self.capacity_factor}"
+            )
+        if self.causal and not self.router.causal:
+            raise ValueError(
+                "`router` must choose for each token alone where `causal` is True: "
+                f"{type(self.router).__name__} compares a token with later ones of its sequence. "
+                f"Received: router={self._router_name or self.router.name}, causal=True"
+            )
+
+    def _check_inputs(self, inputs, mask):
+        check_block_input(inputs.shape, self.hidden_dim)
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        if not keras.backend.is_float_dtype(dtype):
+            raise ValueError(f"`inputs` must be of a floating dtype. Received: dtype={dtype}")
+        if mask is None:
+            return
+        shape, expected = tuple(mask.shape), tuple(inputs.shape[:-1])
+        if len(shape) != len(expected) or any(
+            None not in sizes and sizes[0] != sizes[1] for sizes in zip(shape, expected)
+        ):
+            raise ValueError(
+                "`mask` must have the shape of `inputs` without its last axis. Received: "
+                f"mask.shape={shape}, inputs.shape={tuple(inputs.shape)}"
+            )
+
+
+def _per_expert(initializer, num_experts):
+    """Returns `initializer` for stacked kernels, each drawn as if it stood alone.
+
+    Keras takes the leading axis for a receptive field, and shrinks the variance by it.
+    """
+    if not isinstance(initializer, keras.initializers.VarianceScaling):
+        return clone_initializer(initializer)
+    config = initializer.get_config()
+    return keras.initializers.VarianceScaling(
+        scale=initializer.scale * num_experts,
+        mode=initializer.mode,
+        distribution=initializer.distribution,
+        seed=config["seed"],  # None if none was given: else kernels of one shape were equal
+    )

@@ -1,0 +1,67 @@
+"""Switch routing: one expert for each token."""
+
+import keras
+from keras import ops
+
+from keras_multimodel.layers.moe.balance_losses import switch_balance_loss
+from keras_multimodel.layers.moe.routers.router import Router, Routing, check_not_negative, softmax
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class SwitchRouter(Router):
+    """Sends each token to its most probable expert, weighted by that probability.
+
+    Args:
+        num_experts: number of experts, E.
+        jitter: in training the router's inputs are multiplied by uniform noise in `[1 - jitter, 1 +
+            jitter]`.
+        seed: seed of the jitter.
+        kernel_initializer: initializer of the gate's weights.
+        **kwargs: name and other arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: `(batch, length, hidden_dim)` or `(tokens, hidden_dim)`.
+        mask: boolean, `inputs.shape[:-1]`, True at real tokens; None if all are.
+        training: whether to apply jitter.
+
+    Returns:
+        A `Routing`.
+
+    Example:
+        >>> SwitchRouter(num_experts=8)(keras.random.normal((3, 5, 16))).indices.shape
+        (15, 1)
+
+    Reference:
+        Fedus et al. 2021, arXiv 2101.03961, section 2.
+    """
+
+    def __init__(
+        self,
+        num_experts: int,
+        jitter: float = 0.01,
+        seed: int | None = None,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(num_experts, 1, kernel_initializer, **kwargs)
+        check_not_negative("jitter", jitter)
+        self.jitter = jitter
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def route(self, tokens, mask, training):
+        if training and self.jitter:
+            shape, low, high = ops.shape(tokens), 1.0 - self.jitter, 1.0 + self.jitter
+            tokens = tokens * keras.random.uniform(shape, low, high, seed=self.seed_generator)
+        logits = ops.matmul(tokens, self.gate_kernel)
+        probabilities = softmax(logits)
+        gates, experts = self.choose(probabilities)
+        chosen = self.without_padding(experts, mask)
+        counts = self.sum_by_expert(ops.ones_like(gates), chosen)
+        loss = switch_balance_loss(probabilities, counts, mask)
+        return Routing(chosen, gates * mask[:, None], logits, loss)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["top_k"]
+        return {**config, "jitter": self.jitter, "seed": self.seed}

@@ -1,0 +1,140 @@
+"""Batches in which a task has no row.
+
+Several tasks through one pass of the body."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class AtLeastOneRow(keras.layers.Layer):
+    """Gives a batch without rows one row of zeros; leaves any other as it is.
+
+    A step may train one task of many. The others have no rows then, on which convolutions of
+    TensorFlow on CPU return wrong shapes.
+
+    Call arguments:
+        inputs: `(batch, ...)`.
+
+    Returns:
+        `(max(batch, 1), ...)`, and a boolean `(max(batch, 1), 1)`, False at the row that is added.
+    """
+
+    def __init__(self, **kwargs):
+        # What passes is the user's own data, which keeps its dtype.
+        super().__init__(**{"autocast": False, **kwargs})
+
+    def call(self, inputs):
+        size = ops.shape(inputs)[0]
+        added = max(1 - size, 0) if isinstance(size, int) else ops.maximum(1 - size, 0)
+        x = ops.pad(inputs, [[0, added]] + [[0, 0]] * (len(inputs.shape) - 1))
+        real = ops.arange(ops.shape(x)[0])[:, None] < size
+        return x, real
+
+    def compute_output_spec(self, inputs):
+        return (
+            keras.KerasTensor(inputs.shape, dtype=inputs.dtype),
+            keras.KerasTensor((inputs.shape[0], 1), dtype="bool"),
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class RowsLike(keras.layers.Layer):
+    """Takes away the row that `AtLeastOneRow` added.
+
+    Call arguments:
+        inputs: `(max(batch, 1), ...)`.
+        like: `(batch, ...)`.
+
+    Returns:
+        `(batch, ...)`, the first rows of `inputs`.
+    """
+
+    supports_masking = True
+
+    def call(self, inputs, like):
+        return inputs[: ops.shape(like)[0]]
+
+    def compute_mask(self, *args, **kwargs):
+        return None
+
+    def compute_output_spec(self, inputs, like):
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+
+
+def join(tensors: list):
+    """Returns `(batch_i, length_i, ...)` tensors joined along the batch, padded to the longest."""
+    lengths = [ops.shape(x)[1] for x in tensors]
+    static = all(isinstance(length, int) for length in lengths)
+    longest = max(lengths) if static else ops.max(ops.stack(lengths))
+    padded = [
+        ops.pad(x, [[0, 0], [0, longest - length]] + [[0, 0]] * (len(x.shape) - 2))
+        for x, length in zip(tensors, lengths)
+    ]
+    return ops.concatenate(padded, axis=0)
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class Stack(keras.layers.Layer):
+    """Joins the sequences of several tasks along the batch axis, padded to the longest.
+
+    Tracing and running the body once over similar tasks is cheaper than once for each of them.
+
+    Call arguments:
+        inputs: list of `(batch_i, length_i, hidden_dim)`.
+        masks: list of boolean `(batch_i, length_i)`.
+
+    Returns:
+        `(sum of batch_i, longest length, hidden_dim)` and its mask.
+    """
+
+    supports_masking = True
+
+    def call(self, inputs, masks):
+        return join(inputs), join(masks)
+
+    def compute_mask(self, *args, **kwargs):
+        return None  # masks are passed as arguments
+
+    def compute_output_spec(self, inputs, masks):
+        shape = (None, _common(x.shape[1] for x in inputs), inputs[0].shape[-1])
+        return (
+            keras.KerasTensor(shape, dtype=self.compute_dtype),
+            keras.KerasTensor(shape[:2], dtype="bool"),
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class Unstack(keras.layers.Layer):
+    """Takes a stack apart again.
+
+    Call arguments:
+        inputs: `(sum of batch_i, longest length, hidden_dim)`.
+        like: list of the `(batch_i, length_i, ...)` tensors that were stacked.
+
+    Returns:
+        list of `(batch_i, length_i, hidden_dim)`.
+    """
+
+    supports_masking = True
+
+    def call(self, inputs, like):
+        results, start = [], 0
+        for x in like:
+            size, length = ops.shape(x)[0], ops.shape(x)[1]
+            results.append(inputs[start : start + size, :length])
+            start = start + size
+        return results
+
+    def compute_mask(self, *args, **kwargs):
+        return None  # masks are passed as arguments
+
+    def compute_output_spec(self, inputs, like):
+        return [
+            keras.KerasTensor((*x.shape[:2], inputs.shape[-1]), dtype=inputs.dtype) for x in like
+        ]
+
+
+def _common(lengths):
+    lengths = list(lengths)
+    return None if any(length is None for length in lengths) else max(lengths)

@@ -1,0 +1,193 @@
+"""Convolution steps that split the channels into groups."""
+
+import keras
+from keras import ops
+
+from keras_multimodel.layers.conv_block import ConvStep
+from keras_multimodel.layers.layer_norm import LayerNorm
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class GroupedDense(keras.layers.Layer):
+    """A product with a matrix for each group of channels.
+
+    Args:
+        units: channels out, divided evenly among the groups.
+        num_groups: number of groups.
+
+    Call arguments:
+        inputs: `(rows, channels)`.
+
+    Returns:
+        `(rows, units)`.
+    """
+
+    def __init__(self, units: int, num_groups: int, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.num_groups = num_groups
+
+    def build(self, input_shape):
+        channels = input_shape[-1] // self.num_groups
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.num_groups, channels, self.units // self.num_groups),
+            initializer=keras.initializers.RandomNormal(stddev=(2.0 / channels) ** 0.5),
+        )
+
+    def call(self, inputs):
+        kernel = ops.cast(self.kernel, inputs.dtype)
+        groups = ops.reshape(inputs, (-1, self.num_groups, kernel.shape[1]))
+        return ops.reshape(ops.einsum("ngc,gcf->ngf", groups, kernel), (-1, self.units))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self):
+        own = {"units": self.units, "num_groups": self.num_groups}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class GroupedConvStep(ConvStep):
+    """ReLU, a depthwise-separable convolution in each group of channels, layer normalisation.
+
+    Nothing mixes the groups.
+
+    Args:
+        filters: output channels, a multiple of `num_groups`, and so are the input channels.
+        kernel_size: positions that one output sees.
+        dilation_rate: distance between those positions.
+        padding: `"same"` or `"causal"`.
+        num_groups: number of groups.
+        **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: as for `ConvStep`, or `num_groups` does not divide the channels.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        dilation_rate: int = 1,
+        padding: str = "same",
+        num_groups: int = 2,
+        **kwargs,
+    ):
+        super().__init__(filters, kernel_size, dilation_rate, padding, **kwargs)
+        _check_divides(num_groups, "filters", filters)
+        self.num_groups = num_groups
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        _check_divides(self.num_groups, "channels", channels)
+        self.depthwise_kernel = self.add_weight(
+            name="depthwise_kernel",
+            shape=(self.kernel_size, 1, channels, 1),
+            initializer=keras.initializers.RandomNormal(stddev=self.kernel_size**-0.5),
+        )
+        policy = {"dtype": self.dtype_policy}
+        self.pointwise = GroupedDense(self.filters, self.num_groups, name="pointwise", **policy)
+        self.pointwise.build((None, channels))
+        self.norm = LayerNorm(name="norm", **policy)
+        self.norm.build((None, self.filters))
+
+    def get_config(self):
+        return {**super().get_config(), "num_groups": self.num_groups}
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class MixedConvStep(ConvStep):
+    """ReLU, a plain convolution in each group of channels, a 1x1 convolution, layer normalisation.
+
+    The 1x1 convolution mixes the groups; a single one has none.
+
+    Args:
+        filters: output channels. Each group has `filters // num_groups` of them before the 1x1
+            convolution.
+        kernel_size: positions that one output sees.
+        dilation_rate: distance between those positions.
+        padding: `"same"` or `"causal"`.
+        num_groups: number of groups, which divides the input channels.
+        **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: as for `ConvStep`, or `num_groups` does not divide the channels.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        dilation_rate: int = 1,
+        padding: str = "same",
+        num_groups: int = 4,
+        **kwargs,
+    ):
+        super().__init__(filters, kernel_size, dilation_rate, padding, **kwargs)
+        self.num_groups = num_groups
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        _check_divides(self.num_groups, "channels", channels)
+        policy = {"dtype": self.dtype_policy}
+        inner = self.filters // self.num_groups * self.num_groups
+        self.parts = GroupedDense(inner, self.num_groups, name="parts", **policy)
+        self.parts.build((None, self.kernel_size * channels))
+        self.mix = None
+        if self.num_groups > 1:
+            self.mix = keras.layers.Dense(self.filters, name="mix", **policy)
+            self.mix.build((None, inner))
+        self.norm = LayerNorm(name="norm", **policy)
+        self.norm.build((None, self.filters))
+
+    def call(self, inputs, mask=None):
+        x = ops.relu(inputs)
+        if mask is not None:
+            x = x * ops.cast(mask, x.dtype)[..., None]
+        rows = self.parts(self._windows(x))
+        if self.mix is not None:
+            rows = self.mix(rows)
+        return ops.reshape(self.norm(rows), (*ops.shape(inputs)[:-1], self.filters))
+
+    def _windows(self, x):
+        """Returns what each output sees, `(rows, channels * kernel_size)`: by group, then tap."""
+        length, channels = ops.shape(x)[1], x.shape[-1]
+        x = ops.pad(x, [[0, 0], self._margins(), [0, 0]])
+        starts = [i * self.dilation_rate for i in range(self.kernel_size)]
+        taps = ops.stack([x[:, start : start + length] for start in starts], axis=2)
+        shape = (-1, self.kernel_size, self.num_groups, channels // self.num_groups)
+        taps = ops.transpose(ops.reshape(taps, shape), (0, 2, 1, 3))
+        return ops.reshape(taps, (-1, self.kernel_size * channels))
+
+    def get_config(self):
+        return {**super().get_config(), "num_groups": self.num_groups}
+
+
+def make_conv_step(separability: int, *args, **kwargs) -> ConvStep:
+    """Returns a convolution step of a given separability.
+
+    Args:
+        separability: 0 for a depthwise-separable convolution over all channels, `-g` for one in
+            each of `g` groups, `g` for a plain convolution in each of `g` groups and a 1x1
+            convolution that mixes them.
+        *args: `filters`, `kernel_size`, `dilation_rate` and `padding` of `ConvStep`.
+        **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
+
+    Returns:
+        The step.
+    """
+    if separability == 0:
+        return ConvStep(*args, **kwargs)
+    if separability < 0:
+        return GroupedConvStep(*args, num_groups=-separability, **kwargs)
+    return MixedConvStep(*args, num_groups=separability, **kwargs)
+
+
+def _check_divides(num_groups, name, value):
+    if not isinstance(num_groups, int) or num_groups < 1 or value % num_groups:
+        raise ValueError(
+            f"`num_groups` must be a positive integer that divides `{name}`. "
+            f"Received: num_groups={num_groups}, {name}={value}"
+        )

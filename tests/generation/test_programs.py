@@ -1,0 +1,287 @@
+"""What compiled programs keep, and what they read anew."""
+
+import concurrent.futures
+import gc
+import itertools
+import threading
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+from keras_nlp import samplers as keras_nlp_samplers
+
+from keras_multimodel.generation import Constraint, generate
+from keras_multimodel.generation import caches as stepping
+from keras_multimodel.generation.loop import Search
+from keras_multimodel.layers import ConvBlock, TextModality
+from keras_multimodel.ops import cache as caches
+from keras_multimodel.ops import columns
+from keras_multimodel.ops.compiled import compiled
+from tests.generation.writers import INPUTS, NoEnd, build, build_ids
+from tests.models.small_models import HIDDEN_DIM, set_weights
+
+IDS = [np.array([3, 4, 5, 1]), np.array([7, 1]), np.array([6, 2, 6, 2, 1])]
+
+
+@pytest.fixture(autouse=True)
+def no_programs_yet(monkeypatch):
+    """XLA compiles here, however many programs of other tests it has compiled in this process."""
+    monkeypatch.setattr(compiled, "_xla_programs", itertools.count())
+
+
+def written(model, **arguments):
+    return [x.tolist() for x in model.generate("copy", IDS, **arguments)]
+
+
+class Only(Constraint):
+    """Allows one id."""
+
+    def __init__(self, allowed_id):
+        self.allowed_id = allowed_id
+
+    def initial_state(self, inputs):
+        return ()
+
+    def allowed(self, state, remaining):
+        return ops.arange(9)[None] == self.allowed_id
+
+    def advance(self, state, ids):
+        return state
+
+
+def test_weights_are_read_anew(tmp_path):
+    model, other = build_ids(), build_ids()
+    set_weights(other, seed=9)
+    first, second = written(model), written(other)
+    assert first != second
+    other.save_weights(tmp_path / "other.weights.h5")
+    model.load_weights(tmp_path / "other.weights.h5")
+    assert written(model) == second
+    model.compile(keras.optimizers.SGD(0.5))
+    assert written(model) == second
+    targets = np.array([[2, 3, 1], [4, 1, 0]])
+    x = {"copy": {"inputs": targets, "targets": targets}}
+    model.fit(x, {"copy": targets}, epochs=3, verbose=0)
+    trained = written(model)
+    assert trained != second
+    assert trained == written(model, use_cache=False)
+    assert trained == written(model.task_model("copy"))
+
+
+def test_few_programs_are_kept(monkeypatch):
+    monkeypatch.setattr(generate, "_MOST_PROGRAMS", 4)
+    model = build_ids()
+    first = written(model, max_length=3)
+    for length in (20, 40, 70):
+        model.generate("copy", IDS, max_length=length)
+    assert len(model._generator("copy")._programs) == 4
+    assert written(model, max_length=3) == first
+
+
+def test_a_constraint_is_never_taken_for_an_earlier_one(monkeypatch):
+    monkeypatch.setattr(generate, "_MOST_PROGRAMS", 2)
+    model = build_ids()
+    for allowed_id in (2, 3, 4, 5):
+        outputs = written(model, max_length=2, constraint=Only(allowed_id))
+        assert outputs == [[allowed_id] * 2] * 3
+        gc.collect()  # the next constraint may lie where this one did
+
+
+@pytest.mark.parametrize("sampler", ["greedy", "top_p", "beam"])
+def test_xla_writes_what_a_graph_writes(sampler, monkeypatch):
+    in_graph = written(build_ids(), sampler=sampler, seed=1)
+    monkeypatch.setattr(generate, "_XLA_FROM", 1)
+    assert written(build_ids(), sampler=sampler, seed=1) == in_graph
+
+
+def test_a_process_has_so_many_programs_of_xla(monkeypatch):
+    made = []
+    monkeypatch.setattr(generate, "_XLA_FROM", 1)
+    monkeypatch.setattr(compiled, "_MOST_XLA_PROGRAMS", 1)
+    monkeypatch.setattr(compiled, "_xla_programs", itertools.count())
+    monkeypatch.setattr(compiled, "_with_xla", lambda *arguments: made.append(1) or arguments[-1])
+    model = build_ids()
+    first, second = (written(model, max_length=n) for n in (3, 20))
+    assert len(made) == 1 and [x[:3] for x in second] == first
+
+
+class NotForXla(Only):
+    """Leaves the graph at every step."""
+
+    def allowed(self, state, remaining):
+        allowed = tf.numpy_function(lambda: np.arange(9)[None] == self.allowed_id, [], tf.bool)
+        return tf.ensure_shape(allowed, (1, 9))
+
+
+def test_what_xla_cannot_compile_runs_without(monkeypatch):
+    monkeypatch.setattr(generate, "_XLA_FROM", 1)
+    model, constraint = build_ids(), NotForXla(5)
+    for _ in range(2):
+        assert written(model, max_length=2, constraint=constraint) == [[5, 5]] * 3
+    traces = model._generator("copy").traces
+    written(model, max_length=2, constraint=constraint)
+    assert model._generator("copy").traces == traces
+
+
+@pytest.mark.parametrize("sampler", ["greedy", "random", "beam"])
+def test_a_batch_in_threads_writes_the_same(sampler, monkeypatch):
+    whole = written(build_ids(), sampler=sampler, seed=1)
+    monkeypatch.setattr(generate, "_XLA_FROM", 1)
+    monkeypatch.setattr(generate, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(generate, "loops_side_by_side", lambda: 2)
+    pools = []
+    monkeypatch.setattr(
+        generate,
+        "ThreadPoolExecutor",
+        lambda n: pools.append(n) or concurrent.futures.ThreadPoolExecutor(n),
+    )
+    model = build_ids()
+    assert written(model, sampler=sampler, seed=1) == whole and pools == [2]
+    traces = model._generator("copy").traces
+    assert written(model, sampler=sampler, seed=1) == whole
+    assert model._generator("copy").traces == traces
+
+
+@pytest.mark.parametrize("sampler", ["greedy", "random", "beam"])
+@pytest.mark.parametrize("xla_from", [1, 64])
+def test_a_cache_in_pieces_writes_the_same(sampler, xla_from, monkeypatch):
+    """20 ids: 6 pieces of 3 are closed, in 3 of 4 places."""
+    arguments = {"sampler": sampler, "seed": 1, "max_length": 20, "constraint": NoEnd()}
+    recomputed = written(build_ids(), use_cache=False, **arguments)
+    assert len(recomputed[0]) == 20
+    monkeypatch.setattr(caches, "_PIECE", 3)
+    monkeypatch.setattr(generate, "_XLA_FROM", xla_from)
+    model = build_ids()
+    assert written(model, **arguments) == recomputed
+    traces = model._generator("copy").traces
+    assert written(model, **arguments) == recomputed
+    assert model._generator("copy").traces == traces
+    if sampler != "beam":
+        steps = [*model.generate("copy", IDS, stream=True, **arguments)]
+        assert [np.concatenate(row).tolist() for row in zip(*steps)] == recomputed
+
+
+@pytest.mark.parametrize("first", ["alone", "together"])
+def test_parts_of_a_batch_in_different_buckets(first, monkeypatch):
+    """17 inputs are written as 9 and 8, the one in a bucket of 16 rows, the other in one of 8."""
+    inputs = [np.array([3 + i % 5, 4, 1]) for i in range(17)]
+    calls = {"alone": inputs[9:], "together": inputs}
+    expected = {
+        name: [x.tolist() for x in build_ids().generate("copy", part)]
+        for name, part in calls.items()
+    }
+    monkeypatch.setattr(generate, "_XLA_FROM", 1)
+    monkeypatch.setattr(generate, "loops_side_by_side", lambda: 2)
+    monkeypatch.setattr(columns, "_LEAST_SIZE", 1)
+    monkeypatch.setattr(columns, "_MOST_ROWS", 8)
+    threads = []
+    original = Search.advance
+
+    def advance(*args):
+        threads.append(threading.current_thread())
+        return original(*args)
+
+    monkeypatch.setattr(Search, "advance", advance)
+    model = build_ids()
+    for name in sorted(calls, reverse=first == "together"):
+        assert [x.tolist() for x in model.generate("copy", calls[name])] == expected[name]
+    assert threads == [threading.main_thread()] * 2  # traced once for each bucket
+
+
+@pytest.mark.parametrize("count, cores, rows", [(16, 2, 8), (20, 2, 10), (15, 2, 15), (64, 5, 13)])
+def test_how_a_batch_is_split(count, cores, rows, monkeypatch):
+    monkeypatch.setattr(generate, "loops_side_by_side", lambda: cores)
+    assert generate._rows_of_a_loop(count) == rows
+
+
+class Last(keras_nlp_samplers.Sampler):
+    """Takes the last id of all. It compares, and so has no hash."""
+
+    def __eq__(self, other):
+        return True
+
+    def get_next_token(self, probabilities):
+        return ops.full_like(probabilities[:, 0], probabilities.shape[-1] - 1, dtype="int32")
+
+
+def test_a_sampler_without_a_hash():
+    assert written(build_ids(), sampler=Last(), max_length=2) == [[8, 8]] * 3
+
+
+@pytest.mark.parametrize("sampler", [Last, np.array(["greedy"]), {"name": "greedy"}, None])
+def test_what_is_no_sampler(sampler):
+    with pytest.raises(ValueError, match="`sampler` must be one of .* Received: sampler="):
+        build_ids().generate("copy", IDS, sampler)
+
+
+def test_threads():
+    model = build_ids()
+    calls = [{"seed": n % 2, "sampler": ("random", "greedy", "beam")[n % 3]} for n in range(9)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda arguments: written(model, **arguments), calls))
+    assert found == [written(model, **arguments) for arguments in calls]
+
+
+def test_a_stream_knows_what_ended():
+    model = build_ids()
+    stream = model.generate("copy", IDS, max_length=3, constraint=Only(4), stream=True)
+    assert stream.ended == [False] * 3
+    assert len(list(stream)) == 3 and stream.ended == [False] * 3
+    stream = model.generate("copy", IDS, constraint=Only(1), stream=True)
+    assert len(list(stream)) == 1 and stream.ended == [True] * 3
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Doubled(ConvBlock):
+    """Inherits steps that do not do what its `call` does."""
+
+    def call(self, inputs, mask=None, training=None):
+        return 2.0 * super().call(inputs, mask=mask, training=training)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Turned(TextModality):
+    """The same of a modality net."""
+
+    def decode(self, inputs, mask=None, like=None):
+        return -super().decode(inputs, mask=mask, like=like)
+
+
+def test_inherited_steps_are_not_used_for_another_call():
+    stepping._warned.clear()
+    with pytest.warns(UserWarning, match="`Doubled` has no `initial_cache` and `step` of its own"):
+        model = build_ids(conv_block=Doubled(HIDDEN_DIM, (3, 3), dropout=0.0))
+        assert written(model) == written(model, use_cache=False)
+    model = build_ids(text=Turned)
+    assert written(model) == written(model, use_cache=False) != written(build_ids())
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "float64"])
+def test_dtype_policies(dtype):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        model = build()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            for task, inputs in INPUTS.items():
+                outputs = model.generate(task, inputs)
+                assert len(outputs) == 3
+                again = model.generate(task, inputs[::-1])
+                assert list(again[::-1]) == list(outputs)
+            assert len(set(model.generate("text", INPUTS["text"]))) == 3
+            beams = model.generate("parse", INPUTS["parse"], "beam").hypotheses
+            assert all(np.isfinite(h.score) for hypotheses in beams for h in hypotheses)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def test_within_the_scope_of_a_strategy(strategy):
+    with strategy.scope():
+        model = build_ids()
+        inside = written(model)
+    assert inside == written(model) == written(build_ids())
+    assert inside == written(model, use_cache=False)
