@@ -1,0 +1,133 @@
+"""Checks of single arguments, shared by every constructor and function of the package.
+
+Each check returns the value that the caller should keep: a NumPy integer becomes an `int`, so that
+configs stay serializable as JSON. Checks of arrays and data sets live beside the code that reads
+them (`models/validation.py`, `data/encoding`).
+"""
+
+import operator
+from collections.abc import Collection
+from typing import Any
+
+
+def positive_int(argument: str, value: Any, minimum: int = 1) -> int:
+    """Returns `value` as an `int`.
+
+    Args:
+        argument: name of the argument, for the message.
+        value: what was received; booleans are refused.
+        minimum: the smallest valid value.
+
+    Raises:
+        ValueError: `value` is not an integer, or is below `minimum`.
+    """
+    number = _as_int(value)
+    if number is None or number < minimum:
+        expected = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
+        raise ValueError(f"`{argument}` must be {expected}. Received: {argument}={value!r}")
+    return number
+
+
+def optional_positive_int(argument: str, value: Any) -> int | None:
+    """Returns `value` as an `int`, or None; see `positive_int`."""
+    return None if value is None else positive_int(argument, value)
+
+
+def not_negative(argument: str, value: Any) -> float:
+    """Returns a finite number of at least 0.
+
+    Args:
+        argument: name of the argument, for the message.
+        value: what was received.
+
+    Raises:
+        ValueError: `value` is not a number, is negative, or is not finite.
+    """
+    if not _is_number(value) or not 0 <= value < float("inf"):
+        raise ValueError(
+            f"`{argument}` must not be negative, and must be finite. Received: {argument}={value!r}"
+        )
+    return value
+
+
+def positive(argument: str, value: Any) -> float:
+    """Returns a finite number above 0.
+
+    Args:
+        argument: name of the argument, for the message.
+        value: what was received.
+
+    Raises:
+        ValueError: `value` is not a number, is not above 0, or is not finite.
+    """
+    if not _is_number(value) or not 0 < value < float("inf"):
+        raise ValueError(
+            f"`{argument}` must be positive and finite. Received: {argument}={value!r}"
+        )
+    return value
+
+
+def fraction(argument: str, value: Any) -> float:
+    """Returns a number in [0, 1), such as a dropout rate.
+
+    Args:
+        argument: name of the argument, for the message.
+        value: what was received.
+
+    Raises:
+        ValueError: `value` is not a number in [0, 1).
+    """
+    if not _is_number(value) or not 0 <= value < 1:
+        raise ValueError(f"`{argument}` must be in [0, 1). Received: {argument}={value!r}")
+    return value
+
+
+def one_of(argument: str, value: Any, choices: Collection) -> Any:
+    """Returns one of `choices`.
+
+    Args:
+        argument: name of the argument, for the message.
+        value: what was received.
+        choices: the valid values.
+
+    Raises:
+        ValueError: `value` is not among `choices`.
+    """
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{argument}` must be one of {listed}. Received: {argument}={value!r}")
+    return value
+
+
+def block_shape(argument: str, shape: Any, hidden_dim: int, ranks: Collection[int] = (3,)) -> None:
+    """Checks the shape that a block is built for.
+
+    Args:
+        argument: name of the tensor, for the message.
+        shape: its shape, the batch axis first.
+        hidden_dim: the width of the block.
+        ranks: the valid ranks: 3 for sequences, 2 for position-wise blocks too.
+
+    Raises:
+        ValueError: the rank is not valid, or the last axis is not `hidden_dim`.
+    """
+    if len(shape) not in ranks or shape[-1] != hidden_dim:
+        expected = "(batch, length, hidden_dim)" + (" or (batch, hidden_dim)" if 2 in ranks else "")
+        raise ValueError(
+            f"`{argument}` must have shape {expected}. "
+            f"Received: {argument}.shape={tuple(shape)}, hidden_dim={hidden_dim}"
+        )
+
+
+def _as_int(value):
+    """Returns a Python integer, or None for what is not an integer."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:  # arrays and tensors have `__index__`, and refuse where they are no scalar
+        return None
+
+
+def _is_number(value):
+    return isinstance(value, int | float) or hasattr(value, "__float__")
