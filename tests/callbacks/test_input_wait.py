@@ -105,8 +105,8 @@ def test_a_prefetched_input_is_not_waited_for():
 def test_validation_and_other_callbacks_are_not_waiting(monkeypatch):
     Clock(monkeypatch)
     pause = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(1.0))
-    callbacks = [callbacks.InputWait(threshold=1.0), pause]
-    arguments = {"epochs": 2, "callbacks": callbacks, "verbose": 0}
+    watching = [callbacks.InputWait(threshold=1.0), pause]
+    arguments = {"epochs": 2, "callbacks": watching, "verbose": 0}
     data, slow = make_data(1.0), make_data(100.0, steps=4)
     logs = make_model(2.0).fit(data, validation_data=slow, **arguments).history
     # Of the first epoch the pause after the first step, which compiles, counts alone.
