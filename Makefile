@@ -5,7 +5,7 @@ LATEST = .venv-latest/bin/python
 LATEST_INSTALLED = .venv-latest/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: install demo test test-latest notebooks lint
+.PHONY: install demo test test-latest coverage notebooks lint docs-figures
 
 install: $(INSTALLED)
 
@@ -41,3 +41,14 @@ lint: $(INSTALLED)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m flake8 keras_multimodel
+	.venv/bin/lint-imports
+	$(PY) -m basedpyright
+
+# The tests once more with every line counted: slower than `make test`, so it stands apart.
+coverage: $(INSTALLED)
+	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+		--cov --cov-report=term-missing
+
+# The pictures of docs/architecture.md, drawn from the code as it is.
+docs-figures: $(INSTALLED)
+	$(PY) docs/draw_architecture.py

@@ -2,7 +2,7 @@
 
 from typing import Any, TypeAlias
 
-# A tensor of whichever backend runs, a symbolic `keras.KerasTensor`, or a NumPy array. Their classes
+# A tensor of the backend that runs, a symbolic `keras.KerasTensor`, or a NumPy array. Their classes
 # share no base, so a checker cannot be told more.
 Tensor: TypeAlias = Any
 
