@@ -3,7 +3,6 @@
 import importlib.util
 import io
 import itertools
-import warnings
 from collections.abc import Iterable, Mapping
 
 import keras
@@ -11,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_multimodel import user_warnings
 from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.layers.moe.routers.router import check_positive_int
 from keras_multimodel.models.multimodel import MultiModel
@@ -150,12 +150,11 @@ class ExpertUse(keras.callbacks.Callback):
             self._measurements_below[layer] = below
             dying = np.flatnonzero(below == self.patience).tolist()
             if dying and shares.any():
-                warnings.warn(
+                user_warnings.warn(
                     f"Of {len(shares)} experts of {layer!r}, these had less than "
                     f"{self.threshold:.2%} of their fair share of the tokens in the last "
                     f"{self.patience} measurements: {dying}. A larger `balance_loss_weight` "
                     "spreads tokens more evenly.",
-                    stacklevel=2,
                 )
 
     def _write(self, epoch):

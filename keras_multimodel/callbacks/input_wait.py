@@ -1,10 +1,11 @@
 """Whether training waits for its input."""
 
 import time
-import warnings
 
 import keras
 import tensorflow as tf
+
+from keras_multimodel import user_warnings
 
 
 class InputWait(keras.callbacks.Callback):
@@ -80,11 +81,10 @@ class InputWait(keras.callbacks.Callback):
             logs["input_wait"] = share
         if share > self.threshold and not self._warned:
             self._warned = True
-            warnings.warn(
+            user_warnings.warn(
                 f"Training waited for its input for {share:.0%} of epoch {epoch + 1}. What may "
                 "help: `cache=True` in `kmm.data.encode` (the first epoch fills it), "
                 "`num_parallel_calls` in your own maps, and `prefetch` as the last step.",
-                stacklevel=2,
             )
 
     def _restart(self):
@@ -119,7 +119,7 @@ class _Clock:
         """Returns an iterator over the same elements that is timed."""
         if isinstance(iterator, tf.distribute.DistributedIterator):
             self.works = False
-            warnings.warn("`InputWait` cannot measure under a distribution strategy.", stacklevel=2)
+            user_warnings.warn("`InputWait` cannot measure under a distribution strategy.")
             return iterator
         if isinstance(iterator, tf.data.Iterator):
             return self._timed_in_graph(iterator)

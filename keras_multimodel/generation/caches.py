@@ -1,10 +1,9 @@
 """The decoder's side of a model, one position at a time."""
 
-import warnings
-
 import keras
 from keras import ops
 
+from keras_multimodel import user_warnings
 from keras_multimodel.layers.attention_block import AttentionBlock
 from keras_multimodel.layers.blocks import call_block, takes
 from keras_multimodel.layers.stepping import SteppingBlock
@@ -166,9 +165,8 @@ def _warn(block):
     if type(block) in _warned:
         return
     _warned.add(type(block))
-    warnings.warn(
+    user_warnings.warn(
         f"`{type(block).__name__}` has no `initial_cache` and `step` of its own, so generation "
         "calls it on all positions again for every new one. See "
         "`keras_multimodel.layers.stepping`.",
-        stacklevel=2,
     )

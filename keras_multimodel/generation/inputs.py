@@ -1,9 +1,8 @@
 """From raw examples to arrays whose shapes come from a small set, so that little is compiled."""
 
-import warnings
-
 import numpy as np
 
+from keras_multimodel import user_warnings
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 
 
@@ -94,10 +93,9 @@ class Encoder:
                 f"positions. Received: {name} of length {array.shape[0]}"
             )
         if self.cut is not None and array.shape[0] > self.cut:
-            warnings.warn(
+            user_warnings.warn(
                 f"`{name}` has {array.shape[0]} positions and is cut to {self.cut}, the "
                 f"`max_length` of the preprocessor of task {self.task!r}.",
-                stacklevel=2,
             )
             array = np.asarray(self.net.preprocessor(example))
         return array.astype(self.net.example_dtype)

@@ -5,12 +5,13 @@ The error of a raw example that cannot be used.
 The bad examples of a data set: how many, of what kind, and where."""
 
 import threading
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
+
+from keras_multimodel import user_warnings
 
 
 class BadExample(NamedTuple):
@@ -124,7 +125,7 @@ class BadExamples:
         """Warns with the table, if examples were added since the last time."""
         if len(self) > self._shown:
             self._shown = len(self)
-            warnings.warn(f"Bad examples were skipped:\n{self}", stacklevel=2)
+            user_warnings.warn(f"Bad examples were skipped:\n{self}")
 
     def __len__(self) -> int:
         return len(self._found)

@@ -12,6 +12,7 @@ import scipy.signal
 import soundfile
 import tensorflow as tf
 
+from keras_multimodel import user_warnings
 from keras_multimodel.data.encoding.bad_examples import BadExampleError, require
 
 _HEADER = 44
@@ -30,10 +31,9 @@ def native_ops():
         core_ops.io_audio_resample(tf.zeros((8, 1)), rate_in=8000, rate_out=8000)
     except (ImportError, NotImplementedError, AttributeError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
-        warnings.warn(
+        user_warnings.warn(
             "The native ops of tensorflow-io do not load: audio is decoded by soundfile and "
             f"resampled by scipy instead ({reason})",
-            stacklevel=2,
         )
         return None
     return core_ops

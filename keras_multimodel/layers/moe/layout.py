@@ -1,8 +1,8 @@
 """Where the experts lie when devices share a model."""
 
-import warnings
-
 import keras
+
+from keras_multimodel import user_warnings
 
 EXPERT_KERNELS = r"^(.*/)?expert_kernel_(in|gate|out)$"
 
@@ -44,11 +44,10 @@ def expert_layout_map(
         )
     sizes = dict(zip(device_mesh.axis_names, device_mesh.shape))
     if any(size > 1 for name, size in sizes.items() if name != axis) and sizes[axis] > 1:
-        warnings.warn(
+        user_warnings.warn(
             f"`device_mesh` has several devices on more axes than {axis!r}: XLA may then multiply "
             "the gradients of depthwise convolutions, as `ConvBlock` has them. "
             f"Received: device_mesh of {sizes}",
-            stacklevel=2,
         )
     layout_map = keras.distribution.LayoutMap(device_mesh)
     layout_map[EXPERT_KERNELS] = (axis, None, None)
