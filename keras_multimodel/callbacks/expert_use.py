@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_multimodel import user_warnings
+from keras_multimodel import _keras_compat, user_warnings
 from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.layers.moe.routers.router import check_positive_int
 from keras_multimodel.models.multimodel import MultiModel
@@ -184,7 +184,7 @@ class _Meter:
         """Returns layer -> task -> int64 `(num_experts,)`."""
         use = {layer: {} for layer in self._layers}
         for task, model in self._models.items():
-            passed = {id(layer) for layer in model._flatten_layers()}
+            passed = {id(layer) for layer in _keras_compat.all_layers(model)}
             counters = {
                 name: layer.expert_tokens
                 for name, layer in self._layers.items()
@@ -207,7 +207,7 @@ def _counting_layers(model) -> dict[str, MoELayer]:
             "`model` must be a MultiModel, whose tasks can be told apart. "
             f"Received: model of type {type(model).__name__}"
         )
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, MoELayer)]
+    layers = [layer for layer in _keras_compat.all_layers(model) if isinstance(layer, MoELayer)]
     layers = [layer for layer in layers if layer.count_tokens]
     if not layers:
         raise ValueError(

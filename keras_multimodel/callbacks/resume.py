@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_multimodel import _keras_compat
 from keras_multimodel.callbacks import state_file
 from keras_multimodel.data.mixing.position import Position
 
@@ -88,7 +89,8 @@ class Resume(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._resumed = None
-        self.model._initial_epoch = None  # of a training that an error has ended at once
+        # An error may have ended an earlier training before `fit` read it.
+        _keras_compat.set_initial_epoch(self.model, None)
         self.position.check_steps(self.params["steps"])
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
@@ -96,10 +98,10 @@ class Resume(keras.callbacks.Callback):
             self._load()
 
     def on_train_end(self, logs=None):
-        self.model._initial_epoch = None  # of one that had nothing left to do
+        _keras_compat.set_initial_epoch(self.model, None)  # of one that had nothing left to do
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.model._initial_epoch = None  # `fit` has read it, and the next one shall not
+        _keras_compat.set_initial_epoch(self.model, None)  # `fit` has read it
         self._epoch, self._first = epoch, 0
         if self._resumed is not None and self._resumed[0] == epoch:
             self._first = self._resumed[1]
@@ -169,7 +171,7 @@ class Resume(keras.callbacks.Callback):
                 {key[len(start) :]: v for key, v in arrays.items() if key.startswith(start)}
             )
         self.position.move(epoch, step)
-        self.model._initial_epoch = epoch
+        _keras_compat.set_initial_epoch(self.model, epoch)
         self._resumed = epoch, step, arrays
 
     def _assign(self, arrays):

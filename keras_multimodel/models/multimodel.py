@@ -1,11 +1,13 @@
 """The builder: one model for many tasks."""
 
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 
+from keras_multimodel import _keras_compat
 from keras_multimodel.generation.generate import Request
 from keras_multimodel.generation.outputs import Generation
 from keras_multimodel.layers.attention_block import AttentionBlock
@@ -21,10 +23,11 @@ from keras_multimodel.models.task import Task, unique_modalities
 from keras_multimodel.models.training_variables import make_variables
 from keras_multimodel.models.variants import VARIANTS
 from keras_multimodel.weighting import joint_loss
+from keras_multimodel.weighting.gradient_step import clipped_step, clips_on_replicas
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class MultiModel(keras.Model):
+class MultiModel(_keras_compat.BuiltBeforeData):
     """One functional model for several tasks, built from blocks that can be swapped.
 
     Inputs are a dict of dicts: `{task: {"inputs": ..., "targets": ...}}`, with `"targets"` only
@@ -198,7 +201,7 @@ class MultiModel(keras.Model):
         if metrics is None and weighted_metrics is None:
             weighted_metrics = {name: task.metrics() for name, task in self.tasks.items()}
         weighting = joint_loss.make_weighting(self, task_weighting, loss, loss_weights)
-        self._tracker.untrack(self.task_weighting)
+        _keras_compat.untrack(self, self.task_weighting)
         self.task_weighting = weighting
         super().compile(
             optimizer=optimizer,
@@ -208,8 +211,13 @@ class MultiModel(keras.Model):
             weighted_metrics=weighted_metrics,
             **kwargs,
         )
-        self._compile_config.config["task_weighting"] = task_weighting
-        self._loss_tracker = StepMean(name="loss")
+        # The config, for Keras would track and save the template as a layer of the model.
+        self._task_weighting_config = keras.saving.serialize_keras_object(task_weighting)
+        _keras_compat.set_loss_tracker(self, StepMean(name="loss"))
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return {**config, "task_weighting": self._task_weighting_config} if config else config
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -217,6 +225,8 @@ class MultiModel(keras.Model):
 
     def train_step(self, *args):
         step = super().train_step
+        if self.trainable_weights and clips_on_replicas(self.optimizer):
+            step = partial(clipped_step, self)
         weighting = self.task_weighting
         return step(*args) if weighting is None else weighting.train_step(self, step, *args)
 
@@ -260,18 +270,13 @@ class MultiModel(keras.Model):
         if validation_data is not None:
             validation_data = checks.check_validation_data(self._parts.tasks, validation_data)
         if self.compiled:
-            make_variables(self)
+            self.make_variables()
         if hasattr(x, "element_spec"):
             kwargs.setdefault("shuffle", False)  # it has its own order, and Keras would warn
         return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 
-    def _symbolic_build(self, *args, **kwargs):
-        make_variables(self)  # what Keras would do from data
-
-    def _maybe_symbolic_build(self, *args, **kwargs):
-        # Keras would read a batch, and take the mean of the replicas', which may differ in shape.
-        if self._distribute_strategy is not None:
-            make_variables(self)
+    def make_variables(self):
+        make_variables(self)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluates as `keras.Model.evaluate` does, after a look at the first batch.
@@ -288,7 +293,7 @@ class MultiModel(keras.Model):
         Raises:
             ValueError: as for `fit`.
         """
-        if not kwargs.get("_use_cached_eval_dataset"):  # `fit` has checked its validation data
+        if not _keras_compat.is_validation_of_fit(kwargs):  # `fit` has checked it
             x = checks.check_data(self._parts.tasks, x, y)
         return super().evaluate(x, y, *args, **kwargs)
 

@@ -99,6 +99,7 @@ class Task:
 
     def get_config(self, modalities: list[ModalityNet]) -> dict:
         """Returns the config; modality nets become their places in `modalities`."""
+        serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
             "inputs": _place(modalities, self.inputs),
@@ -106,8 +107,8 @@ class Task:
             "weight": self.weight,
             "max_input_length": self.max_input_length,
             "max_target_length": self.max_target_length,
-            "loss": keras.saving.serialize_keras_object(self._loss),
-            "metrics": keras.saving.serialize_keras_object(self._metrics),
+            "loss": serialize(self._loss),
+            "metrics": serialize(self._metrics),
         }
 
     @classmethod

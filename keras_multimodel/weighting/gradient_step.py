@@ -1,12 +1,12 @@
-"""A step of training that looks at the gradients of single tasks.
+"""Training steps that Keras does not have: TensorFlow's alone.
 
 Axis legend: K tasks that are weighed, N numbers in a weight.
 """
 
 import keras
-import tensorflow as tf
 from keras import ops
 
+from keras_multimodel import _keras_compat
 from keras_multimodel.ops.replicas import num_replicas, replica_sum
 from keras_multimodel.weighting.joint_loss import additional_loss, task_losses
 from keras_multimodel.weighting.task_weighting import TaskWeighting, whole_losses
@@ -37,6 +37,8 @@ def gradient_step(model: keras.Model, measured: list, data) -> dict:
     Returns:
         The logs.
     """
+    import tensorflow as tf
+
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     weighting, weights = model.task_weighting, model.trainable_weights
     with tf.GradientTape(persistent=True) as tape:
@@ -52,12 +54,91 @@ def gradient_step(model: keras.Model, measured: list, data) -> dict:
     weighting.record(factors)
     joint = tape.gradient([parts, added], weights, output_gradients=[scale * factors, scale])
     del tape
-    model.optimizer.apply_gradients(zip(joint, weights))
-    model._loss_tracker.update_state(
-        (tf.reduce_sum(factors * parts) + added) * num_replicas(),
-        sample_weight=tf.shape(keras.tree.flatten(x)[0])[0],
-    )
+    apply_gradients(model.optimizer, joint, weights)
+    _track_loss(model, tf.reduce_sum(factors * parts) + added, x)
     return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+
+def clips_on_replicas(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Returns whether a step has to clip the gradients before the optimizer does.
+
+    Keras clips the gradients of each replica, then sums them: the result depends on how the batch
+    was cut, and its norm can be as many times the limit as there are replicas.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    limits = inner.clipnorm or inner.global_clipnorm or inner.clipvalue
+    # What accumulates over steps is clipped when it is applied, which only Keras can do. (On
+    # `MirroredStrategy` Keras 3.15 cannot accumulate at all: it merges replicas in a branch.)
+    return bool(limits) and num_replicas() > 1 and not inner.gradient_accumulation_steps
+
+
+def clipped_step(model: keras.Model, data) -> dict:
+    """Trains on one batch as Keras' own step does, but clips the gradients of the global batch.
+
+    Args:
+        model: a compiled model.
+        data: `(x, y)` or `(x, y, sample_weight)`, this replica's part of the batch.
+
+    Returns:
+        The logs.
+    """
+    import tensorflow as tf
+
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    weights = model.trainable_weights
+    with tf.GradientTape() as tape:
+        y_pred = model(x, training=True)
+        loss = model.compute_loss(x, y, y_pred, sample_weight, training=True)
+        scaled = model.optimizer.scale_loss(loss)
+    _track_loss(model, loss, x)
+    apply_gradients(model.optimizer, tape.gradient(scaled, weights), weights)
+    return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+
+def apply_gradients(optimizer: keras.optimizers.Optimizer, gradients: list, weights: list) -> None:
+    """Applies gradients of a scaled loss, clipped as those of the global batch.
+
+    Args:
+        optimizer: the optimizer.
+        gradients: a tensor for each weight, this replica's part in the gradient, or None.
+        weights: the weights.
+    """
+    if clips_on_replicas(optimizer):
+        gradients = _clipped_shares(optimizer, gradients)
+    optimizer.apply_gradients(zip(gradients, weights))
+
+
+def _clipped_shares(optimizer, gradients):
+    """Returns shares that the optimizer sums to the clipped gradients of the global batch.
+
+    A share is so much smaller than the limit that the optimizer's own clipping has no effect.
+    """
+    import tensorflow as tf
+
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    scale = optimizer.scale_loss(tf.ones(()))
+    given = [i for i, g in enumerate(gradients) if g is not None]
+    # Without a gradient of their own: for one, TensorFlow would search the whole graph.
+    dense = [ops.stop_gradient(ops.convert_to_tensor(gradients[i])) for i in given]
+    summed = replica_sum([g / tf.cast(scale, g.dtype) for g in dense])
+    if inner.clipnorm:
+        clipped = [tf.clip_by_norm(g, inner.clipnorm) for g in summed]
+    elif inner.global_clipnorm:
+        clipped, _ = tf.clip_by_global_norm(summed, inner.global_clipnorm)
+    else:
+        clipped = [tf.clip_by_value(g, -inner.clipvalue, inner.clipvalue) for g in summed]
+    shares = list(gradients)
+    for i, g in zip(given, clipped):
+        shares[i] = g * tf.cast(scale / num_replicas(), g.dtype)
+    return shares
+
+
+def _track_loss(model, loss, x):
+    """Updates the metric `loss` with this replica's part in it."""
+    import tensorflow as tf
+
+    rows = tf.shape(keras.tree.flatten(x)[0])[0]
+    _keras_compat.loss_tracker(model).update_state(loss * num_replicas(), sample_weight=rows)
 
 
 def dot_products(gradients: list):
@@ -70,6 +151,8 @@ def dot_products(gradients: list):
     Returns:
         float32 `(K, K)`.
     """
+    import tensorflow as tf
+
     total = ops.zeros((len(gradients), len(gradients)))
     for of_weight in zip(*gradients):
         known = [gradient for gradient in of_weight if gradient is not None]

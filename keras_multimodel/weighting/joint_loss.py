@@ -5,6 +5,7 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_multimodel import _keras_compat
 from keras_multimodel.ops.replicas import num_replicas
 from keras_multimodel.weighting.task_weighting import TaskWeighting
 
@@ -98,12 +99,8 @@ def task_losses(model: keras.Model, y: dict, y_pred: dict, sample_weight=None) -
     Returns:
         task name -> float32 scalar, not weighted: this replica's part in the loss.
     """
-    compiled = model._compile_loss
-    if not compiled.built:
-        compiled.build(y, y_pred)
     losses = {}
-    for (path, loss, _, _), tracker in zip(compiled._flat_losses, compiled.metrics or [None]):
-        (name,) = path
+    for name, loss, tracker in _keras_compat.task_losses(model, y, y_pred):
         weight = sample_weight[name] if isinstance(sample_weight, dict) else sample_weight
         value = ops.cast(loss(y[name], y_pred[name], weight), "float32")
         if tracker is not None:
@@ -115,5 +112,6 @@ def task_losses(model: keras.Model, y: dict, y_pred: dict, sample_weight=None) -
 
 def additional_loss(model: keras.Model):
     """Returns the sum of what layers added: regularizers, and `add_loss` of the experts."""
-    losses = [model._aggregate_additional_loss(loss) for loss in model.losses]
+    # The optimizer sums the gradients of replicas, each of which holds all regularizers.
+    losses = [ops.sum(loss) / num_replicas() for loss in model.losses]
     return ops.sum(ops.stack(losses)) if losses else ops.zeros(())

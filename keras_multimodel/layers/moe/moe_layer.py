@@ -7,6 +7,7 @@ an expert.
 import keras
 from keras import ops
 
+from keras_multimodel import _keras_compat
 from keras_multimodel.layers.feed_forward import check_block_input, clone_initializer
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.moe import statistics as expert_statistics
@@ -23,11 +24,11 @@ from keras_multimodel.layers.moe.routers.router import (
     check_not_negative,
     check_positive_int,
 )
-from keras_multimodel.ops.replicas import replica_id, replica_sum
+from keras_multimodel.ops.replicas import replica_sum
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class MoELayer(keras.layers.Layer):
+class MoELayer(_keras_compat.OwnReplicaLosses):
     """Passes each token through the few experts that a router chooses for it, and no others.
 
     Computes `LN(x + sum over the chosen experts of gate * activation(x W_in) W_out)`, without
@@ -133,7 +134,6 @@ class MoELayer(keras.layers.Layer):
         self.count_tokens = count_tokens
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
-        self._loss_replicas = {}
         self._check_router()
 
     @property
@@ -200,22 +200,6 @@ class MoELayer(keras.layers.Layer):
         if isinstance(config.get("router"), dict):
             config["router"] = keras.saving.deserialize_keras_object(config["router"])
         return cls(**config)
-
-    def add_loss(self, loss):
-        if not super()._get_own_losses():
-            self._loss_replicas.clear()
-        self._loss_replicas[id(loss)] = replica_id()
-        super().add_loss(loss)
-
-    def _get_own_losses(self):
-        """Leaves out the losses of other replicas.
-
-        `MirroredStrategy` traces its replicas in turns, and changes turns where they sum over the
-        batch: then the losses of several replicas are in the layer's list at once.
-        """
-        here = replica_id()
-        losses = super()._get_own_losses()
-        return [loss for loss in losses if self._loss_replicas.get(id(loss), here) == here]
 
     def reset_statistics(self):
         """Sets the counters behind the metrics to zero."""

@@ -1,0 +1,122 @@
+"""Every private name of Keras that the package needs, each with the reason.
+
+No other file touches an attribute of Keras that begins with an underscore. A test of each name
+fails with a sentence that says so if a release of Keras changes it; `pyproject.toml` caps `keras`
+at the releases that passed.
+"""
+
+from typing import Any
+
+import keras
+
+from keras_multimodel.ops.replicas import replica_id
+
+
+def all_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns a layer and all layers within it, each once.
+
+    `keras.Model.layers` is public but lists the top level of models only, not what a layer holds.
+    """
+    return layer._flatten_layers()
+
+
+def set_initial_epoch(model: keras.Model, epoch: int | None) -> None:
+    """Sets the epoch that a `fit` which has begun starts with; None for that of its argument.
+
+    `keras.callbacks.BackupAndRestore` does the same; callbacks have no public way.
+    """
+    model._initial_epoch = epoch
+
+
+def untrack(owner: keras.layers.Layer, layer: keras.layers.Layer | None) -> None:
+    """Makes a layer forget a sublayer, which a new one is about to replace.
+
+    Assigning another value to the attribute keeps the old sublayer, and its weights, in the lists.
+    """
+    if layer is not None:
+        owner._tracker.untrack(layer)
+
+
+def is_validation_of_fit(arguments: dict[str, Any]) -> bool:
+    """Returns whether `evaluate` got these arguments from `fit`, which has made the data set."""
+    return bool(arguments.get("_use_cached_eval_dataset"))
+
+
+def loss_tracker(model: keras.Model) -> keras.metrics.Metric:
+    """Returns the metric that the logs show as `loss`."""
+    return model._loss_tracker
+
+
+def set_loss_tracker(model: keras.Model, metric: keras.metrics.Metric) -> None:
+    """Replaces the metric that the logs show as `loss`.
+
+    Keras weighs a step by the number of examples of one input, which may be none where a step
+    trains another task.
+    """
+    model._loss_tracker = metric
+
+
+def task_losses(model: keras.Model, y: dict, y_pred: dict) -> list[tuple]:
+    """Returns `(task, loss function, tracker)` for every task with a loss.
+
+    `compute_loss` is public but returns the sum. The tracker is the metric `<task>_loss` of the
+    logs, None if the model has a single loss.
+
+    Args:
+        model: a compiled model whose outputs are a dict.
+        y: targets by task.
+        y_pred: logits by task.
+    """
+    compiled = model._compile_loss
+    if not compiled.built:
+        compiled.build(y, y_pred)
+    trackers = compiled.metrics or [None]
+    return [
+        (path[0], loss, tracker)
+        for (path, loss, _, _), tracker in zip(compiled._flat_losses, trackers)
+    ]
+
+
+class OwnReplicaLosses(keras.layers.Layer):
+    """A layer that sums over replicas and adds a loss.
+
+    `MirroredStrategy` traces its replicas in turns, and changes turns where they sum over the
+    batch. The losses of several replicas are then in the layer's list at once, and `losses` has to
+    leave out those of the others.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._replica_of_loss = {}
+
+    def add_loss(self, loss):
+        if not super()._get_own_losses():
+            self._replica_of_loss.clear()
+        self._replica_of_loss[id(loss)] = replica_id()
+        super().add_loss(loss)
+
+    def _get_own_losses(self):
+        here = replica_id()
+        losses = super()._get_own_losses()
+        return [loss for loss in losses if self._replica_of_loss.get(id(loss), here) == here]
+
+
+class BuiltBeforeData(keras.Model):
+    """A model whose `make_variables` makes all that training needs, without data.
+
+    Keras would read a batch of the data set to make the variables of metrics and losses. Reading
+    moves the position of a mixture, and on replicas Keras takes the mean of their batches, which
+    fails where these differ in shape.
+    """
+
+    def make_variables(self) -> None:
+        """Makes the variables of optimizer, losses and metrics that do not exist yet."""
+        raise NotImplementedError
+
+    def _symbolic_build(self, *args, **kwargs):
+        self.make_variables()
+
+    def _maybe_symbolic_build(self, *args, **kwargs):
+        # TensorFlow's trainer calls this one. Without a strategy it makes variables while tracing.
+        if self._distribute_strategy is not None:
+            self.make_variables()

@@ -1,0 +1,195 @@
+"""Each private name of Keras that the package uses still does what `_keras_compat` says."""
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from keras_multimodel import _keras_compat
+
+PACKAGE = pathlib.Path(_keras_compat.__file__).parent
+CHANGED = "Keras {} changed `{}`: see `keras_multimodel/_keras_compat.py`."
+
+
+def changed(name):
+    return CHANGED.format(keras.__version__, name)
+
+
+def make_model():
+    inputs = {name: keras.Input((3,), name=name) for name in ("a", "b")}
+    outputs = {name: keras.layers.Dense(1, name=f"{name}_out")(x) for name, x in inputs.items()}
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", loss={"a": "mse", "b": "mae"})
+    return model
+
+
+def make_batch(rows=4):
+    x = {name: np.ones((rows, 3), "float32") for name in ("a", "b")}
+    return x, {name: np.ones((rows, 1), "float32") for name in x}
+
+
+def test_all_layers():
+    inner = keras.layers.Dense(2)
+    wrapper = keras.layers.TimeDistributed(inner)
+    model = keras.Sequential([keras.Input((3, 4)), wrapper])
+    found = _keras_compat.all_layers(model)
+    assert [sum(x is y for y in found) for x in (model, wrapper, inner)] == [1, 1, 1], changed(
+        "Layer._flatten_layers"
+    )
+
+
+@pytest.mark.parametrize("epoch, expected", [(2, [2]), (None, [0, 1, 2])])
+def test_set_initial_epoch(epoch, expected):
+    class Skip(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            _keras_compat.set_initial_epoch(self.model, epoch)
+
+    history = make_model().fit(*make_batch(), epochs=3, verbose=0, callbacks=[Skip()])
+    assert history.epoch == expected, changed("Trainer._initial_epoch")
+
+
+def test_untrack():
+    class Owner(keras.layers.Layer):
+        def build(self, input_shape):
+            self.inner = keras.layers.Dense(2)
+            self.inner.build(input_shape)
+
+    owner = Owner()
+    owner.build((None, 3))
+    _keras_compat.untrack(owner, None)
+    assert len(owner.weights) == 2
+    _keras_compat.untrack(owner, owner.inner)
+    owner.inner = None
+    assert owner.weights == [], changed("Layer._tracker.untrack")
+
+
+def test_is_validation_of_fit():
+    seen = []
+
+    class Model(keras.Sequential):
+        def evaluate(self, *args, **kwargs):
+            seen.append(_keras_compat.is_validation_of_fit(kwargs))
+            return super().evaluate(*args, **kwargs)
+
+    model = Model([keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse")
+    x = y = np.ones((4, 1), "float32")
+    model.fit(x, y, validation_data=(x, y), verbose=0)
+    model.evaluate(x, y, verbose=0)
+    assert seen == [True, False], changed("_use_cached_eval_dataset of Trainer.evaluate")
+
+
+def test_loss_tracker():
+    class Last(keras.metrics.Mean):
+        def update_state(self, values, sample_weight=None):
+            super().update_state(0.0 * values + 7.0)
+
+    model = make_model()
+    assert _keras_compat.loss_tracker(model).name == "loss", changed("Trainer._loss_tracker")
+    tracker = Last(name="loss")
+    _keras_compat.set_loss_tracker(model, tracker)
+    assert _keras_compat.loss_tracker(model) is tracker
+    logs = model.fit(*make_batch(), verbose=0).history
+    assert logs["loss"] == [7.0], changed("Trainer._loss_tracker")
+
+
+def test_task_losses():
+    model = make_model()
+    _, y = make_batch()
+    y_pred = {name: 3.0 * value for name, value in y.items()}
+    found = _keras_compat.task_losses(model, y, y_pred)
+    values = {name: float(loss(y[name], y_pred[name], None)) for name, loss, _ in found}
+    assert values == {"a": 4.0, "b": 2.0}, changed("CompileLoss._flat_losses")
+    trackers = [tracker.name for _, _, tracker in found]
+    assert trackers == ["a_loss", "b_loss"], changed("CompileLoss.metrics")
+
+
+def test_task_losses_of_a_model_with_one_loss():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model = keras.Model(model.inputs, {"a": model.outputs[0]})
+    model.compile("sgd", loss={"a": "mse"})
+    _, y = make_batch()
+    found = _keras_compat.task_losses(model, {"a": y["a"]}, {"a": y["a"]})
+    names = [(name, tracker) for name, _, tracker in found]
+    assert names == [("a", None)], changed("CompileLoss._flat_losses")
+
+
+class Adds(_keras_compat.OwnReplicaLosses):
+    """Adds the sum of its inputs to the loss."""
+
+    def call(self, inputs):
+        self.add_loss(keras.ops.sum(inputs))
+        return inputs
+
+
+@pytest.mark.parametrize("replica, expected", [(0, [3.0]), (1, [])])
+def test_losses_of_other_replicas_are_left_out(monkeypatch, replica, expected):
+    layer = Adds()
+    model = keras.Sequential([keras.Input((3,)), layer])
+    model(np.ones((1, 3), "float32"))
+    monkeypatch.setattr(_keras_compat, "replica_id", lambda: replica)
+    losses = [float(loss) for loss in model.losses]
+    assert losses == expected, changed("Layer._get_own_losses")
+
+
+class Early(_keras_compat.BuiltBeforeData):
+    """Counts how often Keras asks for its variables."""
+
+    asked = 0
+
+    def make_variables(self):
+        self.asked += 1
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+
+
+def make_early():
+    inputs = keras.Input((3,))
+    model = Early(inputs=inputs, outputs=keras.layers.Dense(1)(inputs))
+    model.compile("sgd", loss="mse")
+    return model
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's")
+@pytest.mark.parametrize("replicated", [False, True])
+def test_variables_are_made_without_data_on_tensorflow(strategy, replicated):
+    import tensorflow as tf
+
+    read = []
+
+    def rows():
+        read.append(True)
+        yield from [np.ones(3, "float32")] * 4
+
+    data = tf.data.Dataset.from_generator(rows, output_signature=tf.TensorSpec((3,)))
+    data = data.map(lambda x: (x, tf.ones(1))).batch(4)
+    with strategy.scope() if replicated else tf.name_scope("none"):
+        model = make_early()
+    model.fit(data, verbose=0, steps_per_epoch=1)
+    assert model.asked == replicated, changed("Trainer._maybe_symbolic_build")
+    assert len(read) == 1, changed("Trainer._maybe_symbolic_build")
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow has its own name")
+def test_variables_are_made_without_data():
+    model = make_early()
+    model.fit(np.ones((4, 3), "float32"), np.ones((4, 1), "float32"), verbose=0)
+    assert model.asked == 1, changed("Trainer._symbolic_build")
+
+
+def test_no_other_file_touches_a_private_name_of_keras():
+    private = re.compile(
+        r"keras\S*\._[a-z]|model\._[a-z]|super\(\)\._(get_own|symbolic|maybe_symbolic|compute_loss)"
+        r"|self\._(tracker|compile_config|loss_tracker|initial_epoch|symbolic_build|losses)\b"
+        r"|optimizer\._|\._(flatten_layers|clear_losses|compile_loss|use_cached)"
+    )
+    found = [
+        f"{file.relative_to(PACKAGE)}: {line.strip()}"
+        for file in sorted(PACKAGE.rglob("*.py"))
+        if file.name != "_keras_compat.py"
+        for line in file.read_text().splitlines()
+        if private.search(line)
+    ]
+    assert found == []
