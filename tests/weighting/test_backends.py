@@ -8,9 +8,9 @@ import keras
 import pytest
 
 TESTS = [
-    "tests/training/test_uncertainty.py::test_a_step_goes_down_the_gradient",
-    "tests/training/test_dwa.py::test_fit_follows_the_losses_that_it_logs",
-    "tests/training/test_pc_grad.py::test_refuses_other_backends",
+    "tests/weighting/test_uncertainty.py::test_a_step_goes_down_the_gradient",
+    "tests/weighting/test_dwa.py::test_fit_follows_the_losses_that_it_logs",
+    "tests/weighting/test_pc_grad.py::test_refuses_other_backends",
 ]
 
 
