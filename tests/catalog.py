@@ -17,7 +17,7 @@ from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.models.decoder import Decoder
 from keras_multimodel.models.encoder import Encoder
 from keras_multimodel.models.mixer import Mixer
-from keras_multimodel.tensor2tensor.timing import SliceNetTimingSignal
+from keras_multimodel.tensor2tensor.blocks import SliceNetTimingSignal
 from tests.models.small_models import set_weights
 
 WIDTH = 8

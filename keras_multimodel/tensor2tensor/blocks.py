@@ -1,56 +1,101 @@
-"""The blocks that the authors' own model has in other places than the paper.
+"""The blocks of the authors' model, where they differ from the paper's.
 
-Names follow their code: its SliceNet, a stack of convolutions with attention, is the body of its
-MultiModel.
+Names follow the authors' code: the body of its MultiModel is its SliceNet, a stack of convolutions
+with attention.
 """
 
+from collections.abc import Sequence
+
 import keras
+import numpy as np
 from keras import ops
 
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.conv_block import ConvStep
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.tensor2tensor.grouped_conv_steps import make_conv_step
-from keras_multimodel.tensor2tensor.timing import SliceNetTimingSignal
+from keras_multimodel.layers.timing_signal import TimingSignal
+from keras_multimodel.tensor2tensor.conv_steps import make_conv_step
+from keras_multimodel.typing import Shape, Tensor
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class SliceNetTimingSignal(TimingSignal):
+    """Adds sines, then cosines, to the first channels only.
+
+    With `n = num_timescales`, channel `i < n` gets `sin(t / max_timescale^(i / (n - 1)))`, channel
+    `n + i` the cosine of the same angle. Channels from `2 n` on do not change.
+
+    Args:
+        num_timescales: number of wavelengths, at least 2.
+        max_timescale: the longest wavelength is `2 * pi` times this.
+
+    Call arguments:
+        inputs: `(batch, length, depth)` with `depth >= 2 * num_timescales`.
+        start: position of the first input.
+
+    Returns:
+        `(batch, length, depth)`.
+
+    Raises:
+        ValueError: `num_timescales` is less than 2, or `depth` is too small for it.
+
+    Reference:
+        tensor2tensor, commit 3d9c62f2 (June 2017), as described in `tests/golden/README.md`.
+    """
+
+    def __init__(self, num_timescales: int = 16, max_timescale: float = 10_000.0, **kwargs):
+        super().__init__(max_timescale=max_timescale, **kwargs)
+        self.num_timescales = positive_int("num_timescales", num_timescales, minimum=2)
+
+    def rates_and_phases(self, depth: int) -> tuple[np.ndarray, np.ndarray]:
+        n = self.num_timescales
+        if depth < 2 * n:
+            raise ValueError(
+                "`num_timescales` needs a depth of at least twice its value. "
+                f"Received: num_timescales={n}, depth={depth}"
+            )
+        rates = self.max_timescale ** (-np.arange(n) / (n - 1))
+        rest = np.zeros(depth - 2 * n)
+        phases = np.concatenate([np.zeros(n), np.full(n, np.pi / 2), rest])
+        # The other channels get sin(0 * t + 0) = 0.
+        return np.concatenate([rates, rates, rest]), phases
+
+    def get_config(self):
+        return {**super().get_config(), "num_timescales": self.num_timescales}
 
 
 def pair_separabilities(separability: int, count: int) -> list[int]:
-    """Returns the separability of each step of a block: negative ones count up to the last.
+    """Returns the separability of each step of a block, such as -3, -2 for -2 and two steps.
 
     Args:
-        separability: that of the last step.
+        separability: that of the last step; if negative, each step before has one group more.
         count: number of steps.
-
-    Returns:
-        As many numbers, such as -3, -2 for -2 and two steps.
     """
     if separability >= 0:
         return [separability] * count
+    # No step mixes its groups, but groups of different sizes overlap: channels that one step keeps
+    # apart meet in the next.
     return [separability - i for i in reversed(range(count))]
-
-
-def call_step(step: ConvStep, inputs, mask=None):
-    """Calls a convolution step on a whole sequence."""
-    return step(inputs, mask=mask)
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class SliceNetAttention(keras.layers.Layer):
-    """Timed and convolved targets attend to a source: `LN(targets + attention(q, source))`.
+    """Targets attend to a source: `LN(targets + attention(q, source))`.
 
-    One head without projections, keys and values are the source: `softmax(q source^T /
-    sqrt(hidden_dim)) source`, where `q` is `step_{5, dilated by 4}(step_5(targets + timing))`,
-    causal.
+    There is one head and no projection: keys and values are the source itself. The result is
+    `softmax(q source^T / sqrt(hidden_dim)) source`, where `q` is `step_{5, dilated by 4}(
+    step_5(targets + timing))` with causal steps.
 
     Args:
         hidden_dim: channels in and out, at least 32.
-        separability: of the two steps, see `make_conv_step`; a negative one is -1 more for the
-            first.
+        separability: that of the second step, see `make_conv_step`; if negative, the first step
+            has one group more.
 
     Call arguments:
         targets: `(batch, length, hidden_dim)`.
         source: `(batch, source_length, hidden_dim)`.
-        source_mask: boolean `(batch, source_length)`, True at real positions. A row without any
-            attends to all evenly.
+        source_mask: boolean `(batch, source_length)`, True at real positions. Where a row has none,
+            targets attend to all its positions evenly.
 
     Returns:
         `(batch, length, hidden_dim)`.
@@ -69,31 +114,29 @@ class SliceNetAttention(keras.layers.Layer):
         ]
         self.norm = LayerNorm(name="norm", **policy)
 
-    def build(self, targets_shape, source_shape=None):
+    def build(self, targets_shape: Shape, **shapes: Shape):
         for layer in (self.timing, *self.steps, self.norm):
             layer.build(targets_shape)
 
-    def call(self, targets, source, source_mask=None):
-        return self.forward(targets, source, source_mask)
-
-    def forward(self, targets, source, source_mask=None, convolve=call_step, start=0):
-        """Does what `call` does; see `SliceNetStack.forward`."""
-        x = self.timing(targets, start=start)
+    def call(self, targets: Tensor, source: Tensor, source_mask: Tensor | None = None):
+        x = self.timing(targets)
         for step in self.steps:
-            x = convolve(step, x)
+            x = step(x)
         return self.norm(targets + self.attend(x, source, source_mask))
 
-    def attend(self, queries, source, source_mask=None):
-        """Returns for every query the mean of `source`, weighted by its likeness to the query."""
+    def attend(self, queries: Tensor, source: Tensor, source_mask: Tensor | None = None):
+        """Returns for each query the mean of `source`, weighted by similarity to the query."""
         scores = ops.matmul(queries, ops.transpose(source, (0, 2, 1))) * self.hidden_dim**-0.5
         if source_mask is not None:
+            # Added, not written over the scores: a source that is all padding is attended to
+            # evenly, as in the authors' code, instead of giving NaN.
             scores = scores + (1.0 - ops.cast(source_mask, scores.dtype))[:, None] * -1e9
         return ops.matmul(ops.softmax(scores, axis=-1), source)
 
     def compute_mask(self, *args, **kwargs):
         return None  # masks are passed as arguments
 
-    def compute_output_shape(self, targets_shape, source_shape=None):
+    def compute_output_shape(self, targets_shape: Shape):
         return targets_shape
 
     def get_config(self):
@@ -103,7 +146,7 @@ class SliceNetAttention(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class SliceNetStack(keras.layers.Layer):
-    """Layers of two residual convolution blocks, with attention to a source where there is one.
+    """Layers of two residual convolution blocks, with attention to a source if there is one.
 
     A layer computes `y = block_1(x)`, `x = x + block_2(x + y) + y`, then with a source `x = x +
     attention(x, source)`, then with a mask `x = x * mask`. The first two steps are `block_1`, the
@@ -112,17 +155,17 @@ class SliceNetStack(keras.layers.Layer):
     Args:
         hidden_dim: channels in and out.
         num_layers: number of layers.
-        kernel_sizes: one kernel size a step.
-        dilation_rates: one dilation rate a step.
-        separability: of the steps, see `make_conv_step`; a negative one is that of a block's last
-            step, with -1 more for each before.
+        kernel_sizes: one kernel size per step.
+        dilation_rates: one dilation rate per step.
+        separability: that of the last step of each block, see `make_conv_step`; if negative, each
+            step before has one group more.
         padding: `"same"` in the encoder, `"causal"` in the decoder.
-        dropout: rate on the output while training.
+        dropout: rate on the output during training.
 
     Call arguments:
         inputs: `(batch, length, hidden_dim)`.
-        source: `(batch, source_length, hidden_dim)`, or None for no attention. Settled by the first
-            call.
+        source: `(batch, source_length, hidden_dim)`, or None for no attention. The first call
+            settles which.
         mask: boolean `(batch, length)`, True at real positions.
         source_mask: boolean `(batch, source_length)`.
 
@@ -134,8 +177,8 @@ class SliceNetStack(keras.layers.Layer):
         self,
         hidden_dim: int,
         num_layers: int,
-        kernel_sizes=(3, 7, 15, 31),
-        dilation_rates=(1, 1, 1, 1),
+        kernel_sizes: Sequence[int] = (3, 7, 15, 31),
+        dilation_rates: Sequence[int] = (1, 1, 1, 1),
         separability: int = 0,
         padding: str = "same",
         dropout: float = 0.1,
@@ -155,77 +198,58 @@ class SliceNetStack(keras.layers.Layer):
         self.output_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
     def _make_steps(self, layer: int) -> list[ConvStep]:
-        second = len(self.kernel_sizes) - 2
         separabilities = [
             *pair_separabilities(self.separability, 2),
-            *pair_separabilities(self.separability, second),
+            *pair_separabilities(self.separability, len(self.kernel_sizes) - 2),
         ]
-        options = zip(separabilities, self.kernel_sizes, self.dilation_rates)
-        name = f"layer_{layer}_step"
+        settings = zip(separabilities, self.kernel_sizes, self.dilation_rates)
+        options = {"padding": self.padding, "dtype": self.dtype_policy}
         return [
-            make_conv_step(
-                s, self.hidden_dim, k, d, self.padding, name=f"{name}_{i}", dtype=self.dtype_policy
-            )
-            for i, (s, k, d) in enumerate(options)
+            make_conv_step(s, self.hidden_dim, k, d, name=f"layer_{layer}_step_{i}", **options)
+            for i, (s, k, d) in enumerate(settings)
         ]
 
-    def build(self, inputs_shape, source_shape=None):
+    def build(self, inputs_shape: Shape, source_shape: Shape | None = None):
         for step in sum(self.layers, []):
             step.build(inputs_shape)
         if source_shape is not None:
+            options = {"dtype": self.dtype_policy}
             self.attentions = [
                 SliceNetAttention(
-                    self.hidden_dim,
-                    self.separability,
-                    dtype=self.dtype_policy,
-                    name=f"layer_{i}_attention",
+                    self.hidden_dim, self.separability, name=f"layer_{i}_attention", **options
                 )
                 for i in range(self.num_layers)
             ]
         for attention in self.attentions:
-            attention.build(inputs_shape, source_shape)
+            attention.build(inputs_shape)
 
-    def call(self, inputs, source=None, mask=None, source_mask=None, training=None):
-        x = self.forward(inputs, source, mask, source_mask)
-        return self.output_dropout(x, training=training)
-
-    def forward(
-        self, inputs, source=None, mask=None, source_mask=None, convolve=call_step, start=0
+    def call(
+        self,
+        inputs: Tensor,
+        source: Tensor | None = None,
+        mask: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        training: bool | None = None,
     ):
-        """Does what `call` does, without dropout.
-
-        Args:
-            inputs: as for `call`.
-            source: as for `call`.
-            mask: as for `call`.
-            source_mask: as for `call`.
-            convolve: function that calls a convolution step. One that remembers what the step has
-                seen lets a causal stack run position by position.
-            start: position of the first input.
-
-        Returns:
-            `(batch, length, hidden_dim)`.
-        """
         x = inputs
         for i, steps in enumerate(self.layers):
             y = x
             for step in steps[:2]:
-                y = convolve(step, y, mask)
+                y = step(y, mask=mask)
             z = x + y
             for step in steps[2:]:
-                z = convolve(step, z, mask)
+                z = step(z, mask=mask)
             x = x + z + y
             if self.attentions:
-                attention = self.attentions[i]
-                x = x + attention.forward(x, source, source_mask, convolve, start)
+                x = x + self.attentions[i](x, source, source_mask=source_mask)
             if mask is not None:
                 x = x * ops.cast(mask, x.dtype)[..., None]
-        return x
+        return self.output_dropout(x, training=training)
 
     def compute_mask(self, *args, **kwargs):
         return None  # masks are passed as arguments
 
-    def compute_output_shape(self, inputs_shape, source_shape=None):
+    def compute_output_shape(self, inputs_shape: Shape):
         return inputs_shape
 
     def get_config(self):
@@ -243,14 +267,14 @@ class SliceNetStack(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class SliceNetMiddle(keras.layers.Layer):
-    """Shifts the targets right, behind a vector of their target space, and joins the source.
+    """Shifts the targets right, behind a vector for their target space, and joins the source.
 
-    `step_3(concat(attention(shifted, source), shifted))`, causal, where the step has 4 plain groups
-    and a 1x1 convolution.
+    The output is `step_3(concat(attention(shifted, source), shifted))`, where the causal step has
+    4 plain groups and a 1x1 convolution.
 
     Args:
         hidden_dim: channels in and out.
-        separability: of the attention.
+        separability: that of the attention.
         num_target_spaces: number of target spaces.
 
     Call arguments:
@@ -275,33 +299,36 @@ class SliceNetMiddle(keras.layers.Layer):
         self.attention = SliceNetAttention(hidden_dim, separability, name="attention", **policy)
         self.merge = make_conv_step(4, hidden_dim, 3, 1, "causal", name="merge", **policy)
 
-    def build(self, targets_shape, source_shape=None, target_space_id_shape=None):
+    def build(self, targets_shape: Shape, **shapes: Shape):
         self.target_spaces = self.add_weight(
             name="target_spaces",
             shape=(self.num_target_spaces, self.hidden_dim),
             initializer="glorot_uniform",
         )
-        self.attention.build(targets_shape, source_shape)
+        self.attention.build(targets_shape)
         self.merge.build((*targets_shape[:-1], 2 * self.hidden_dim))
 
-    def call(self, targets, source, target_space_id, source_mask=None):
-        return self.join(self.shift(targets, target_space_id), source, source_mask)
+    def call(
+        self,
+        targets: Tensor,
+        source: Tensor,
+        target_space_id: Tensor,
+        source_mask: Tensor | None = None,
+    ):
+        shifted = self.shift(targets, target_space_id)
+        found = self.attention(shifted, source, source_mask=source_mask)
+        return self.merge(ops.concatenate([found, shifted], axis=-1))
 
-    def shift(self, targets, target_space_id):
+    def shift(self, targets: Tensor, target_space_id: Tensor):
         """Returns the targets behind the vector of their target space, without the last one."""
         space = ops.take(ops.cast(self.target_spaces, targets.dtype), target_space_id, axis=0)
         first = ops.ones_like(targets[:, :1]) * space[:, None]
         return ops.concatenate([first, targets], axis=1)[:, :-1]
 
-    def join(self, shifted, source, source_mask=None, convolve=call_step, start=0):
-        """Returns shifted targets merged with the source; see `SliceNetStack.forward`."""
-        found = self.attention.forward(shifted, source, source_mask, convolve, start)
-        return convolve(self.merge, ops.concatenate([found, shifted], axis=-1))
-
     def compute_mask(self, *args, **kwargs):
         return None  # masks are passed as arguments
 
-    def compute_output_shape(self, targets_shape, source_shape=None, target_space_id_shape=None):
+    def compute_output_shape(self, targets_shape: Shape):
         return targets_shape
 
     def get_config(self):

@@ -1,17 +1,21 @@
-"""What stands behind the body of the authors' own model, where it predicts a class.
+"""The modality nets of the authors' model, where they differ from those in `layers`."""
 
-What stands before the body of the authors' own model."""
+import math
 
 import keras
 from keras import ops
 
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.layers.modalities.xception import ConvRes, ExitFlow
+from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class ExitFlow2017(ExitFlow):
-    """An `ExitFlow` with other kernels, of width 1, for grids that are or become that narrow.
+    """An `ExitFlow` that uses other kernels, of width 1, while a grid is one column wide.
+
+    The authors' code makes a separate convolution for such grids, with weights of its own.
 
     Args:
         num_classes: number of classes.
@@ -24,7 +28,7 @@ class ExitFlow2017(ExitFlow):
         Logits `(batch, num_classes)`.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         super().build(input_shape)
         self.small = {}
         if self.rank == 4:
@@ -42,6 +46,7 @@ class ExitFlow2017(ExitFlow):
     def _conv(self, x, rows, conv, norm):
         if self.rank == 3:
             return super()._conv(x, rows, conv, norm)
+        # The width is known only at run time, so both kernels must have one shape.
         is_narrow = ops.equal(ops.shape(x)[2], 1)
         kernels = [
             ops.where(is_narrow, _as_wide(ops.convert_to_tensor(small), kernel.shape[1]), kernel)
@@ -63,18 +68,18 @@ def _as_wide(kernel, width):
 class ClassModality2017(ModalityNet):
     """The authors' net for classes: padding takes part in the exit flow.
 
-    `CategoryModality` is the one to use.
+    Use `CategoryModality` in models of your own.
 
     Args:
         num_classes: number of classes.
         hidden_dim: width of the body's representation.
-        is_grid: whether the input is a grid, and the convolutions two-dimensional.
-        preprocessor: see `ModalityNet`.
+        is_grid: whether the input is a grid, which two-dimensional convolutions read.
+        **kwargs: `preprocessor` of `ModalityNet`, and arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: the body's output `(batch, length, hidden_dim)`.
         reverse: True.
-        like: the grid before it was flattened.
+        like: the grid before it was flattened, if `is_grid`.
 
     Returns:
         Logits `(batch, num_classes)`.
@@ -83,23 +88,16 @@ class ClassModality2017(ModalityNet):
     example_shape = ()
     example_dtype = "int32"
 
-    def __init__(
-        self,
-        num_classes: int,
-        hidden_dim: int,
-        is_grid: bool = False,
-        preprocessor=None,
-        **kwargs,
-    ):
-        super().__init__(hidden_dim, preprocessor=preprocessor, **kwargs)
+    def __init__(self, num_classes: int, hidden_dim: int, is_grid: bool = False, **kwargs):
+        super().__init__(hidden_dim, **kwargs)
         self.num_classes = num_classes
         self.is_grid = is_grid
         self.exit_flow = ExitFlow2017(num_classes, dtype=self.dtype_policy, name="exit_flow")
 
-    def build(self, inputs_shape, like_shape=None):
+    def build(self, inputs_shape: Shape, like_shape: Shape | None = None):
         self.exit_flow.build((None,) * (3 if self.is_grid else 2) + (self.hidden_dim,))
 
-    def decode(self, inputs, mask=None, like=None):
+    def decode(self, inputs: Tensor, mask: Tensor | None = None, like: Tensor | None = None):
         if not self.is_grid:
             return self.exit_flow(inputs)
         _, height, width, _ = ops.shape(like)
@@ -108,7 +106,7 @@ class ClassModality2017(ModalityNet):
     def compute_mask(self, *args, **kwargs):
         return None
 
-    def compute_output_spec(self, inputs, mask=None, reverse=False, like=None):
+    def compute_output_spec(self, inputs: Tensor, **kwargs):
         return keras.KerasTensor((inputs.shape[0], self.num_classes), dtype=self.compute_dtype)
 
     def get_config(self):
@@ -118,7 +116,7 @@ class ClassModality2017(ModalityNet):
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class FlattenPositions(keras.layers.Layer):
-    """Makes a sequence of a grid, and finds the real positions: those that are not all zeros.
+    """Turns a grid into a sequence, and marks the real positions: those that are not all zeros.
 
     Call arguments:
         inputs: `(batch, *positions, channels)`.
@@ -131,36 +129,34 @@ class FlattenPositions(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor):
         x = ops.reshape(inputs, (ops.shape(inputs)[0], -1, inputs.shape[-1]))
         return x, ops.any(ops.not_equal(x, 0), axis=-1)
 
     def compute_mask(self, *args, **kwargs):
         return None, None
 
-    def compute_output_spec(self, inputs):
-        length = 1
-        for size in inputs.shape[1:-1]:
-            length = None if size is None or length is None else length * size
-        shape = (inputs.shape[0], length)
+    def compute_output_spec(self, inputs: Tensor):
+        positions = inputs.shape[1:-1]
+        shape = (inputs.shape[0], None if None in positions else math.prod(positions))
         x = keras.KerasTensor((*shape, inputs.shape[-1]), dtype=self.compute_dtype)
         return x, keras.KerasTensor(shape, dtype="bool")
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class AudioModality2017(ModalityNet):
-    """The authors' nets for audio: residual blocks that halve the length.
+    """The authors' nets for audio: residual blocks, each of which halves the length.
 
-    They have 2, 4, 8, ... and at last `hidden_dim` channels.
-    `AudioModality` is the one to use: it knows padding, and merges the frequencies of a
-    spectrogram, which here stay positions.
+    The blocks have 2, 4, 8, ... channels, the last one `hidden_dim`. Use `AudioModality` in models
+    of your own: it knows padding, and merges the frequencies of a spectrogram, which stay positions
+    here.
 
     Args:
         hidden_dim: width of the body's representation.
         compression: number of blocks before the last one.
-        spectral: whether the input is a spectrogram, read as it is and halved in time only. A
-            waveform is divided by 255, and if it has a width, that is halved too.
-        preprocessor: see `ModalityNet`.
+        spectral: whether the input is a spectrogram, which is read as it is and halved in time
+            only. A waveform is divided by 255, and its width is halved too.
+        **kwargs: `preprocessor` of `ModalityNet`, and arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `(batch, length, width, 1)`.
@@ -171,16 +167,9 @@ class AudioModality2017(ModalityNet):
 
     example_shape = (None, None, 1)
 
-    def __init__(
-        self,
-        hidden_dim: int,
-        compression: int = 8,
-        spectral: bool = False,
-        preprocessor=None,
-        **kwargs,
-    ):
-        super().__init__(hidden_dim, preprocessor=preprocessor, **kwargs)
-        self.compression = compression
+    def __init__(self, hidden_dim: int, compression: int = 8, spectral: bool = False, **kwargs):
+        super().__init__(hidden_dim, **kwargs)
+        self.compression = positive_int("compression", compression, minimum=0)
         self.spectral = spectral
         widths = [2 ** (i + 1) for i in range(compression)] + [hidden_dim]
         self.blocks = [
@@ -194,18 +183,18 @@ class AudioModality2017(ModalityNet):
             for i, filters in enumerate(widths)
         ]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         for block in self.blocks:
             block.build(input_shape)
             input_shape = block.compute_output_shape(input_shape)
 
-    def encode(self, inputs, mask=None):
+    def encode(self, inputs: Tensor, mask: Tensor | None = None):
         x = inputs if self.spectral else inputs / 255.0
         for block in self.blocks:
             x = block(x)
         return x
 
-    def compute_output_spec(self, inputs, mask=None, reverse=False, like=None):
+    def compute_output_spec(self, inputs: Tensor, **kwargs):
         shape = inputs.shape
         for block in self.blocks:
             shape = block.compute_output_shape(shape)

@@ -1,25 +1,42 @@
-"""Weights of the authors' own model, put into ours."""
+"""Puts the weights of the authors' own model into a `multimodel_2017`.
+
+Every function named `*_entries` pairs the variables of one of our layers with the names that the
+authors' code gives them, under a variable scope of that code.
+"""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
+from keras_multimodel.layers.conv_block import ConvStep
+from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.modalities.image import ImageModality
+from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.layers.modalities.text import TextModality
-from keras_multimodel.tensor2tensor.grouped_conv_steps import GroupedConvStep, MixedConvStep
-from keras_multimodel.tensor2tensor.modalities import ClassModality2017
+from keras_multimodel.layers.modalities.xception import ConvRes
+from keras_multimodel.layers.moe.moe_layer import MoELayer
+from keras_multimodel.tensor2tensor.blocks import SliceNetAttention, SliceNetMiddle, SliceNetStack
+from keras_multimodel.tensor2tensor.conv_steps import GroupedConvStep, MixedConvStep
+from keras_multimodel.tensor2tensor.modalities import (
+    AudioModality2017,
+    ClassModality2017,
+    ExitFlow2017,
+)
 
 # What training adds to a checkpoint, and the model does not have.
 _TRAINING_STATE = re.compile(
     r"^(training|OptimizeLoss|losses_avg|train_stats)/|/Adam(_1)?$|^global_step$"
 )
-# Kernels for grids of width 1: a source may be without them.
+# The authors' whole model opens the scope of a modality net, and so do the nets for images, audio
+# and classes themselves: their checkpoints have `image_modality/image_modality/conv0/...`.
+_DOUBLED_SCOPE = re.compile(r"^(\w*_modality\w*)/\1/")
+# Kernels for grids of width 1: a checkpoint may lack them.
 _OPTIONAL = re.compile(r"^class_label_modality_\d+_\d+/.*_small/")
-# What the authors' code creates for classes, and never reads.
+# The authors' code creates this for classes too, and does not read it there.
 _TARGET_SPACES = "body/target_space_embedding/kernel"
 
 
@@ -28,61 +45,73 @@ class Entry(NamedTuple):
 
     Attributes:
         variable: our variable.
-        names: the original variables that it is made of.
-        shape: the shape that each of them has; a list of shapes where they differ.
-        join: makes our value of a list of theirs.
+        shapes: the names of the original variables that it is made of, and the shape of each.
+        axis: the axis along which those are concatenated; None if they only change their shape.
     """
 
-    variable: object
-    names: list[str]
-    shape: tuple | list
-    join: Callable
+    variable: keras.Variable
+    shapes: dict[str, tuple[int, ...]]
+    axis: int | None = None
 
-    def shapes(self) -> list[tuple]:
-        """Returns one shape a name."""
-        return self.shape if isinstance(self.shape, list) else [self.shape] * len(self.names)
+    def join(self, values: list[np.ndarray]) -> np.ndarray:
+        """Returns the value of `variable`, given those of the original variables."""
+        if self.axis is None:
+            return np.reshape(values, self.variable.shape)
+        return np.concatenate(values, self.axis)
 
 
-def load_tensor2tensor_weights(model: keras.Model, source, num_shards: int = 16) -> None:
+def load_tensor2tensor_weights(
+    model: keras.Model, source: Mapping[str, np.ndarray] | str | Path, num_shards: int = 16
+) -> None:
     """Gives a `multimodel_2017` the weights of the authors' code.
 
-    Every variable is accounted for: unless all that the model needs are there, with the right
-    shapes, and nothing is left over, nothing is loaded. What only training needs (Adam's slots,
-    step counters, moving averages) is passed over.
+    The function accounts for every variable: it loads all of them, or nothing if one is missing,
+    has another shape, or is not part of the model. It skips what only training needs (Adam's slots,
+    step counters, moving averages). The scope of a modality net may stand once in a name, or twice
+    as in the checkpoints of a whole model (`image_modality/image_modality/conv0/...`).
 
     Args:
         model: a model built by `multimodel_2017`.
         source: dict from the original names, such as
             `"body/encoder1/layer_0/residual1/conv_block_0_single/depthwise_kernel"`, to arrays; or
             the path of a TensorFlow 1 checkpoint.
-        num_shards: into how many variables each table of embeddings is cut, 16 by default there
-            too.
+        num_shards: number of variables that each table of embeddings is cut into; their code too
+            has 16 by default.
 
     Raises:
-        ValueError: with the names of all variables that are missing, left over, or of another
-            shape.
+        ValueError: with the names of all variables that are missing, left over, given twice, or of
+            another shape.
 
     Example:
 
     ```python
-    model = keras_multimodel.tensor2tensor.multimodel_2017(hidden_dim=1536, num_experts=120,
-    separability=-2) keras_multimodel.tensor2tensor.load_tensor2tensor_weights(model,
-    "t2t_train/model.ckpt-500000")
+    model = kmm.tensor2tensor.multimodel_2017(
+        vocabulary_size=50, hidden_dim=36, num_layers=1, num_experts=2
+    )
+    # A path such as "t2t_train/model.ckpt-500000", or arrays by name as here.
+    entries = kmm.tensor2tensor.weights.model_entries(model)
+    arrays = {name: np.zeros(shape) for e in entries for name, shape in e.shapes.items()}
+    kmm.tensor2tensor.load_tensor2tensor_weights(model, arrays)
     ```
     """
-    if not isinstance(source, dict):
+    if not isinstance(source, Mapping):
         source = _read_checkpoint(source)
     source = {name: value for name, value in source.items() if not _TRAINING_STATE.search(name)}
+    single = {_with_single_scope(name) for name in source}
     entries = [
         entry
         for entry in model_entries(model, num_shards)
-        if entry.names[0] in source or not _OPTIONAL.search(entry.names[0])
+        if single & entry.shapes.keys() or not any(map(_OPTIONAL.search, entry.shapes))
     ]
     has_decoder = any(layer.name == "middle" for layer in model.layers)
     assign_entries(entries, source, lambda name: name == _TARGET_SPACES and not has_decoder)
 
 
-def assign_entries(entries: list[Entry], source: dict, ignored: Callable = lambda name: False):
+def assign_entries(
+    entries: list[Entry],
+    source: Mapping[str, np.ndarray],
+    ignored: Callable[[str], bool] = lambda name: False,
+) -> None:
     """Assigns all entries, or none.
 
     Args:
@@ -93,23 +122,38 @@ def assign_entries(entries: list[Entry], source: dict, ignored: Callable = lambd
     Raises:
         ValueError: as `load_tensor2tensor_weights`.
     """
-    expected = {name: shape for e in entries for name, shape in zip(e.names, e.shapes())}
-    missing = [name for name in expected if name not in source]
-    left_over = [name for name in source if name not in expected and not ignored(name)]
-    wrong = [
-        f"{name} is {np.shape(source[name])} and must be {shape}"
-        for name, shape in expected.items()
-        if name in source and np.shape(source[name]) != shape
-    ]
-    if missing or left_over or wrong:
-        problems = {"missing": missing, "left over": left_over, "of another shape": wrong}
+    expected = {name: shape for entry in entries for name, shape in entry.shapes.items()}
+    given: dict[str, str] = {}  # expected name -> name in `source`
+    left_over, twice, wrong = [], [], []
+    for name, value in source.items():
+        single = _with_single_scope(name)
+        if single not in expected:
+            left_over += [] if ignored(name) else [name]
+        elif single in given:
+            twice += [given[single], name]
+        else:
+            given[single] = name
+            if np.shape(value) != expected[single]:
+                wrong += [f"{name} is {np.shape(value)} and must be {expected[single]}"]
+    missing = [name for name in expected if name not in given]
+    if missing or left_over or twice or wrong:
+        problems = {
+            "missing": missing,
+            "left over": left_over,
+            "given twice": twice,
+            "of another shape": wrong,
+        }
         lists = [f"{k} ({len(v)}):\n  " + "\n  ".join(v) for k, v in problems.items() if v]
         raise ValueError(
             "`source` must hold exactly the variables of `model`. Received: "
-            f"{len(source)} variables, of which {len(entries)} were to be made. " + "\n".join(lists)
+            f"{len(source)} variables for {len(expected)} expected names. " + "\n".join(lists)
         )
     for entry in entries:
-        entry.variable.assign(entry.join([np.asarray(source[name]) for name in entry.names]))
+        entry.variable.assign(entry.join([np.asarray(source[given[n]]) for n in entry.shapes]))
+
+
+def _with_single_scope(name):
+    return _DOUBLED_SCOPE.sub(r"\1/", name)
 
 
 def model_entries(model: keras.Model, num_shards: int = 16) -> Iterator[Entry]:
@@ -127,62 +171,45 @@ def model_entries(model: keras.Model, num_shards: int = 16) -> Iterator[Entry]:
     yield from modality_entries(layers["targets_net"], num_shards, is_target=True)
 
 
-def step_entries(step, scope: str, i: int) -> Iterator[Entry]:
+def step_entries(step: ConvStep, scope: str, i: int) -> Iterator[Entry]:
     """Yields the entries of step `i` of a block of convolutions."""
-    conv = f"conv_block_{i}_single"
+    parts = [scope]
+    if isinstance(step, GroupedConvStep | MixedConvStep):
+        parts = [f"{scope}/part_{g}" for g in range(step.num_groups)]
+    parts = [f"{part}/conv_block_{i}_single" for part in parts]
     if isinstance(step, MixedConvStep):
-        yield from _mixed_entries(step, scope, i)
+        kernel = step.parts.kernel
+        shape = (step.kernel_size, 1, kernel.shape[1] // step.kernel_size, kernel.shape[2])
+        yield Entry(kernel, {f"{part}/kernel": shape for part in parts})
+        if step.mix is not None:
+            name = f"{scope}/conv2d_{i}" if i else f"{scope}/conv2d"
+            yield _entry(step.mix.kernel, f"{name}/kernel", (1, 1))
+            yield _entry(step.mix.bias, f"{name}/bias")
     else:
-        groups = step.num_groups if isinstance(step, GroupedConvStep) else 1
-        parts = [f"{scope}/part_{g}/{conv}" for g in range(groups)]
-        if not isinstance(step, GroupedConvStep):
-            parts = [f"{scope}/{conv}"]
         size, _, channels, _ = step.depthwise_kernel.shape
-        yield Entry(
-            step.depthwise_kernel,
-            [f"{part}/depthwise_kernel" for part in parts],
-            (size, 1, channels // groups, 1),
-            lambda values: np.concatenate(values, axis=2),
-        )
+        shape = (size, 1, channels // len(parts), 1)
+        names = {f"{part}/depthwise_kernel": shape for part in parts}
+        yield Entry(step.depthwise_kernel, names, axis=2)
         kernel = step.pointwise.kernel
-        yield Entry(
-            kernel,
-            [f"{part}/pointwise_kernel" for part in parts],
-            (1, 1, *kernel.shape[-2:]),
-            lambda values: np.reshape(values, kernel.shape),
-        )
+        shape = (1, 1, *kernel.shape[-2:])
+        yield Entry(kernel, {f"{part}/pointwise_kernel": shape for part in parts})
     yield from norm_entries(step.norm, f"{scope}/conv_block_norm_{i}")
 
 
-def _mixed_entries(step, scope, i):
-    kernel = step.parts.kernel
-    size = step.kernel_size
-    yield Entry(
-        kernel,
-        [f"{scope}/part_{g}/conv_block_{i}_single/kernel" for g in range(step.num_groups)],
-        (size, 1, kernel.shape[1] // size, kernel.shape[2]),
-        lambda values: np.reshape(values, kernel.shape),
-    )
-    if step.mix is not None:
-        name = f"{scope}/conv2d_{i}" if i else f"{scope}/conv2d"
-        yield _reshaped(step.mix.kernel, f"{name}/kernel", (1, 1, *step.mix.kernel.shape))
-        yield _same(step.mix.bias, f"{name}/bias")
+def norm_entries(norm: LayerNorm, scope: str) -> Iterator[Entry]:
+    """Yields the entries of a layer normalization."""
+    yield _entry(norm.scale, f"{scope}/layer_norm_scale")
+    yield _entry(norm.offset, f"{scope}/layer_norm_bias")
 
 
-def norm_entries(norm, scope: str) -> Iterator[Entry]:
-    """Yields the entries of a layer normalisation."""
-    for variable, name in zip(norm.weights, ("layer_norm_scale", "layer_norm_bias")):
-        yield _same(variable, f"{scope}/{name}")
-
-
-def attention_entries(attention, scope: str) -> Iterator[Entry]:
+def attention_entries(attention: SliceNetAttention, scope: str) -> Iterator[Entry]:
     """Yields the entries of a `SliceNetAttention`."""
     for i, step in enumerate(attention.steps):
         yield from step_entries(step, f"{scope}/targets_time", i)
     yield from norm_entries(attention.norm, f"{scope}/attn_norm")
 
 
-def stack_entries(stack, scope: str) -> Iterator[Entry]:
+def stack_entries(stack: SliceNetStack, scope: str) -> Iterator[Entry]:
     """Yields the entries of a `SliceNetStack`."""
     for n, steps in enumerate(stack.layers):
         layer = f"{scope}/layer_{n}"
@@ -193,24 +220,26 @@ def stack_entries(stack, scope: str) -> Iterator[Entry]:
             yield from attention_entries(stack.attentions[n], layer)
 
 
-def middle_entries(middle, scope: str) -> Iterator[Entry]:
+def middle_entries(middle: SliceNetMiddle, scope: str) -> Iterator[Entry]:
     """Yields the entries of a `SliceNetMiddle`."""
-    yield _same(middle.target_spaces, f"{scope}/target_space_embedding/kernel")
+    yield _entry(middle.target_spaces, f"{scope}/target_space_embedding/kernel")
     yield from attention_entries(middle.attention, scope)
     yield from step_entries(middle.merge, f"{scope}/targets_merge", 0)
 
 
-def expert_entries(experts, scope: str) -> Iterator[Entry]:
+def expert_entries(experts: MoELayer, scope: str) -> Iterator[Entry]:
     """Yields the entries of an `MoELayer` with a `NoisyTopKRouter`."""
-    yield _same(experts.router.gate_kernel, f"{scope}/moe_primary_gating_gate")
-    yield _same(experts.router.noise_kernel, f"{scope}/moe_primary_gating_noise")
+    yield _entry(experts.router.gate_kernel, f"{scope}/moe_primary_gating_gate")
+    yield _entry(experts.router.noise_kernel, f"{scope}/moe_primary_gating_noise")
     for i, kernel in enumerate(experts.expert_kernels):
-        names = [f"{scope}/moe_{e}_layer_{i}" for e in range(experts.num_experts)]
-        yield Entry(kernel, names, tuple(kernel.shape[1:]), np.stack)
+        count, *shape = kernel.shape
+        yield Entry(kernel, {f"{scope}/moe_{e}_layer_{i}": tuple(shape) for e in range(count)})
     yield from norm_entries(experts.norm, f"{scope}/moe_norm")
 
 
-def modality_entries(net, num_shards: int = 16, is_target: bool = False) -> Iterator[Entry]:
+def modality_entries(
+    net: ModalityNet, num_shards: int = 16, is_target: bool = False
+) -> Iterator[Entry]:
     """Yields the entries of a modality net."""
     if isinstance(net, TextModality):
         scope = f"symbol_modality_{net.vocabulary_size}_{net.hidden_dim}"
@@ -223,72 +252,60 @@ def modality_entries(net, num_shards: int = 16, is_target: bool = False) -> Iter
         scope = f"class_label_modality_{net.num_classes}_{net.hidden_dim}"
         yield from exit_flow_entries(net.exit_flow, scope)
     elif isinstance(net, ImageModality):
-        yield from image_entries(net, "image_modality")
-    else:
-        yield from audio_entries(net, f"audio_{'spectral_' if net.spectral else ''}modality")
+        yield from _conv_entries(net.conv_0, net.norm_0, "image_modality/conv0")
+        yield from _conv_entries(net.conv_1, net.norm_1, "image_modality/conv1")
+        for i, block in enumerate(net.blocks):
+            yield from conv_res_entries(block, f"image_modality/block{i}")
+    elif isinstance(net, AudioModality2017):
+        scope = f"audio_{'spectral_' if net.spectral else ''}modality"
+        for i, block in enumerate(net.blocks):
+            name = "final" if i == net.compression else i
+            yield from conv_res_entries(block, f"{scope}/compress_block_{name}")
 
 
 def _table_entry(table, scope, num_shards):
     rows, width = table.shape
     sizes = [rows // num_shards + (i < rows % num_shards) for i in range(num_shards)]
-    names = [f"{scope}/weights_{i}" for i in range(num_shards)]
-    return Entry(table, names, [(size, width) for size in sizes], np.concatenate)
+    shapes = {f"{scope}/weights_{i}": (size, width) for i, size in enumerate(sizes)}
+    return Entry(table, shapes, axis=0)
 
 
-def exit_flow_entries(flow, scope: str) -> Iterator[Entry]:
+def exit_flow_entries(flow: ExitFlow2017, scope: str) -> Iterator[Entry]:
     """Yields the entries of an `ExitFlow2017`."""
-    convs = {"res_conv": (flow.shortcut_conv, flow.shortcut_norm)}
-    convs.update({f"conv{i}": pair for i, pair in enumerate(zip(flow.convs, flow.norms))})
+    names = ["res_conv", "conv0", "conv1", "conv2", "conv3"]
+    convs = zip([flow.shortcut_conv, *flow.convs], [flow.shortcut_norm, *flow.norms])
     suffix = "std" if flow.rank == 4 else "single"
-    for name, (conv, norm) in convs.items():
+    for name, (conv, norm) in zip(names, convs):
         block = f"{scope}/conv_block_downsample/{name}"
-        yield from _conv_entries(conv.weights, f"{block}/conv_block_0_{suffix}")
-        yield from norm_entries(norm, f"{block}/conv_block_norm_0")
+        yield from _conv_entries(conv, norm, block, suffix=suffix)
         if flow.rank == 4:
-            yield from _conv_entries(flow.small[conv.name], f"{block}/conv_block_0_small")
-    kernel, bias = flow.head.weights
-    yield _reshaped(kernel, f"{scope}/conv_single/kernel", (1, 1, *kernel.shape))
-    yield _same(bias, f"{scope}/conv_single/bias")
+            yield from _kernel_entries(flow.small[conv.name], f"{block}/conv_block_0_small")
+    yield _entry(flow.head.kernel, f"{scope}/conv_single/kernel", (1, 1))
+    yield _entry(flow.head.bias, f"{scope}/conv_single/bias")
 
 
-def image_entries(net, scope: str) -> Iterator[Entry]:
-    """Yields the entries of an `ImageModality`."""
-    for i, (conv, norm) in enumerate(((net.conv_0, net.norm_0), (net.conv_1, net.norm_1))):
-        yield from _conv_entries(conv.weights, f"{scope}/conv{i}/conv_block_0_single")
-        yield from norm_entries(norm, f"{scope}/conv{i}/conv_block_norm_0")
-    for i, block in enumerate(net.blocks):
-        yield from conv_res_entries(block, f"{scope}/block{i}")
-
-
-def audio_entries(net, scope: str) -> Iterator[Entry]:
-    """Yields the entries of an `AudioModality2017`."""
-    for i, block in enumerate(net.blocks):
-        name = "final" if i == net.compression else i
-        yield from conv_res_entries(block, f"{scope}/compress_block_{name}")
-
-
-def conv_res_entries(block, scope: str) -> Iterator[Entry]:
+def conv_res_entries(block: ConvRes, scope: str) -> Iterator[Entry]:
     """Yields the entries of a `ConvRes`."""
-    for i, (conv, norm) in enumerate(((block.conv_0, block.norm_0), (block.conv_1, block.norm_1))):
-        yield from _conv_entries(conv.weights, f"{scope}/sep_conv_block/conv_block_{i}_single")
-        yield from norm_entries(norm, f"{scope}/sep_conv_block/conv_block_norm_{i}")
-    yield from _conv_entries(block.shortcut_conv.weights, f"{scope}/res_conv0/conv_block_0_single")
-    yield from norm_entries(block.shortcut_norm, f"{scope}/res_conv0/conv_block_norm_0")
+    yield from _conv_entries(block.conv_0, block.norm_0, f"{scope}/sep_conv_block")
+    yield from _conv_entries(block.conv_1, block.norm_1, f"{scope}/sep_conv_block", 1)
+    yield from _conv_entries(block.shortcut_conv, block.shortcut_norm, f"{scope}/res_conv0")
 
 
-def _conv_entries(kernels, scope):
+def _conv_entries(conv, norm, block, i=0, suffix="single"):
+    """Yields the entries of convolution `i` of a block, and of its normalization."""
+    yield from _kernel_entries(conv.weights, f"{block}/conv_block_{i}_{suffix}")
+    yield from norm_entries(norm, f"{block}/conv_block_norm_{i}")
+
+
+def _kernel_entries(kernels, scope):
     names = ["depthwise_kernel", "pointwise_kernel"] if len(kernels) == 2 else ["kernel"]
     for variable, name in zip(kernels, names):
-        yield _same(variable, f"{scope}/{name}")
+        yield _entry(variable, f"{scope}/{name}")
 
 
-def _same(variable, name):
-    return Entry(variable, [name], tuple(variable.shape), lambda values: values[0])
-
-
-def _reshaped(variable, name, shape):
-    entry = Entry(variable, [name], tuple(shape), lambda values: np.reshape(values, variable.shape))
-    return entry
+def _entry(variable, name, axes=()):
+    """Returns an entry of one original variable, which has some axes of size 1 in front."""
+    return Entry(variable, {name: (*axes, *variable.shape)})
 
 
 def _read_checkpoint(path):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_multimodel.layers.conv_block import ConvStep
-from keras_multimodel.tensor2tensor.timing import SliceNetTimingSignal
+from keras_multimodel.tensor2tensor.blocks import SliceNetTimingSignal
 from tests import references
 from tests.layer_contract import run_layer_test
 from tests.layers.modalities import conv_res_weights as golden

@@ -45,7 +45,7 @@ def random_variables(model, seed=0):
     rng = np.random.default_rng(seed)
     result = {}
     for entry in model_entries(model):
-        for name, shape in zip(entry.names, entry.shapes()):
+        for name, shape in entry.shapes.items():
             is_vector = len(shape) == 1
             scale = 0.2 if is_vector else np.prod(shape[:-1]) ** -0.5
             mean = 1.0 if name.endswith("scale") else 0.0

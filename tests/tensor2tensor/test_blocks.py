@@ -13,7 +13,7 @@ from keras_multimodel.tensor2tensor.blocks import (
     SliceNetMiddle,
     SliceNetStack,
 )
-from keras_multimodel.tensor2tensor.grouped_conv_steps import (
+from keras_multimodel.tensor2tensor.conv_steps import (
     GroupedConvStep,
     GroupedDense,
     MixedConvStep,
@@ -203,8 +203,8 @@ def check_gradients(file, tape, loss, entries):
     """Compares gradients, each stacked or cut as the variable itself is."""
     gradients = tape.gradient(loss, [entry.variable.value for entry in entries])
     for entry, gradient in zip(entries, gradients):
-        reference = entry.join([file[f"out/grad/{name}"] for name in entry.names])
-        assert golden.relative_error(gradient, reference) < 1e-3, entry.names[0]
+        reference = entry.join([file[f"out/grad/{name}"] for name in entry.shapes])
+        assert golden.relative_error(gradient, reference) < 1e-3, entry.shapes
 
 
 def test_image_net_matches_the_authors_code():

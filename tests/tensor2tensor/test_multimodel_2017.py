@@ -7,8 +7,7 @@ from keras import ops
 
 import keras_multimodel as kmm
 from keras_multimodel.losses import LabelSmoothedCrossentropy
-from keras_multimodel.tensor2tensor import multimodel_2017
-from keras_multimodel.tensor2tensor.generation import generate_2017
+from keras_multimodel.tensor2tensor import generate_2017, multimodel_2017
 from keras_multimodel.tensor2tensor.multimodel_2017 import DILATION_SCHEMES, KERNEL_SCHEMES
 from keras_multimodel.tensor2tensor.weights import load_tensor2tensor_weights, model_entries
 from tests.tensor2tensor import golden_2017 as golden
@@ -269,5 +268,7 @@ def test_bad_options_are_refused(options, message):
 def test_bad_generation_is_refused():
     with pytest.raises(ValueError, match='`model` must be a `multimodel_2017` with targets="text"'):
         generate_2017(multimodel_2017(**SMALL, targets="class", num_classes=2), None, None, 3)
-    with pytest.raises(ValueError, match="`max_length` must be positive. Received: max_length=0"):
+    with pytest.raises(
+        ValueError, match="`max_length` must be a positive integer. Received: max_length=0"
+    ):
         generate_2017(multimodel_2017(**SMALL), None, None, 0)

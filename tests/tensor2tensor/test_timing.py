@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_multimodel.tensor2tensor.timing import SliceNetTimingSignal
+from keras_multimodel.tensor2tensor.blocks import SliceNetTimingSignal
 from tests.layer_contract import run_layer_test
 from tests.layers.modalities import conv_res_weights as golden
 

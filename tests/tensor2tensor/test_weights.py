@@ -1,5 +1,7 @@
 """The loader of the authors' weights."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -94,3 +96,82 @@ def test_accounts_for_what_a_model_of_classes_may_be_without_and_does_not_use():
 def test_a_path_without_a_checkpoint_is_refused(full):
     with pytest.raises(ValueError, match="`source` must be a dict or .* source=nowhere"):
         load_tensor2tensor_weights(full[0], "nowhere")
+
+
+# Every modality net of the authors' model, with the scope of its variables.
+NETS = {
+    "text": ({}, "symbol_modality_50_36"),
+    "image": ({"inputs": "image"}, "image_modality"),
+    "waveform": ({"inputs": "audio", "audio_compression": 1}, "audio_modality"),
+    "spectrogram": (
+        {"inputs": "audio_spectral", "audio_compression": 1},
+        "audio_spectral_modality",
+    ),
+    "classes of texts": ({"targets": "class", "num_classes": 3}, "class_label_modality_3_36"),
+    "classes of images": (
+        {"inputs": "image", "targets": "class", "num_classes": 3},
+        "class_label_modality_3_36",
+    ),
+}
+
+
+def make_small(name):
+    options, scope = NETS[name]
+    sizes = {"vocabulary_size": 50, "hidden_dim": 36, "num_layers": 1, "num_experts": 2}
+    model = multimodel_2017(**{**sizes, **options})
+    variables = golden.random_variables(model)
+    names = [n for n in variables if n.startswith(f"{scope}/")]
+    assert names
+    return model, variables, names
+
+
+def doubled(name):
+    return re.sub("^([^/]+)/", r"\1/\1/", name)
+
+
+def loaded(model, source):
+    for weight in model.weights:
+        weight.assign(ops.zeros_like(weight))
+    load_tensor2tensor_weights(model, source)
+    return model.get_weights()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_scope_of_a_net_may_stand_twice_in_its_names(name):
+    """As in the checkpoints of their whole model, whose nets for texts alone have it once."""
+    model, variables, names = make_small(name)
+    expected = loaded(model, variables)
+    all_of_them = {doubled(n) if n in names else n: v for n, v in variables.items()}
+    every_second = {doubled(n) if n in names[::2] else n: v for n, v in variables.items()}
+    assert len(variables) == len(all_of_them) and names[0] not in all_of_them
+    for source in (all_of_them, every_second):
+        for found, value in zip(loaded(model, source), expected, strict=True):
+            np.testing.assert_array_equal(found, value)
+    # What is truly missing, superfluous or of another shape is still named.
+    source = {**all_of_them, doubled(names[1]): np.zeros(3), doubled(f"{names[0]}s"): np.zeros(2)}
+    del source[doubled(names[0])]
+    with pytest.raises(ValueError, match="exactly the variables of `model`") as error:
+        load_tensor2tensor_weights(model, source)
+    lines = str(error.value).split("\n")
+    assert lines[0].endswith("missing (1):") and lines[1] == f"  {names[0]}"
+    assert lines[2:4] == ["left over (1):", f"  {doubled(f'{names[0]}s')}"]
+    assert lines[4] == "of another shape (1):"
+    assert lines[5].startswith(f"  {doubled(names[1])} is (3,) and must be ") and not lines[6:]
+
+
+def test_a_variable_in_both_forms_is_refused():
+    model, variables, names = make_small("image")
+    before = model.get_weights()
+    source = {**variables, doubled(names[0]): variables[names[0]]}
+    with pytest.raises(ValueError, match=r"given twice \(2\):\n") as error:
+        load_tensor2tensor_weights(model, source)
+    assert str(error.value).split("\n")[1:] == [f"  {names[0]}", f"  {doubled(names[0])}"]
+    for found, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, value)
+
+
+def test_other_scopes_are_not_taken_for_doubled_ones():
+    model, variables, _ = make_small("image")
+    for name in ("body/body/encoder1/x", "image_modality/image_modality/image_modality/conv0/x"):
+        with pytest.raises(ValueError, match=f"left over \\(1\\):\n  {name}$"):
+            load_tensor2tensor_weights(model, {**variables, name: np.zeros(1)})

@@ -1,18 +1,22 @@
-"""Convolution steps that split the channels into groups."""
+"""The convolution steps of the authors' code that split the channels into groups."""
+
+from typing import Any
 
 import keras
 from keras import ops
 
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.conv_block import ConvStep
 from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class GroupedDense(keras.layers.Layer):
-    """A product with a matrix for each group of channels.
+    """Multiplies each group of channels by a matrix of its own.
 
     Args:
-        units: channels out, divided evenly among the groups.
+        units: output channels, divided evenly among the groups.
         num_groups: number of groups.
 
     Call arguments:
@@ -27,7 +31,7 @@ class GroupedDense(keras.layers.Layer):
         self.units = units
         self.num_groups = num_groups
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         channels = input_shape[-1] // self.num_groups
         self.kernel = self.add_weight(
             name="kernel",
@@ -35,12 +39,12 @@ class GroupedDense(keras.layers.Layer):
             initializer=keras.initializers.RandomNormal(stddev=(2.0 / channels) ** 0.5),
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor):
         kernel = ops.cast(self.kernel, inputs.dtype)
         groups = ops.reshape(inputs, (-1, self.num_groups, kernel.shape[1]))
         return ops.reshape(ops.einsum("ngc,gcf->ngf", groups, kernel), (-1, self.units))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape):
         return (*input_shape[:-1], self.units)
 
     def get_config(self):
@@ -50,16 +54,16 @@ class GroupedDense(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class GroupedConvStep(ConvStep):
-    """ReLU, a depthwise-separable convolution in each group of channels, layer normalisation.
+    """ReLU, a depthwise-separable convolution within each group of channels, layer normalization.
 
     Nothing mixes the groups.
 
     Args:
-        filters: output channels, a multiple of `num_groups`, and so are the input channels.
+        filters: output channels, a multiple of `num_groups`.
         kernel_size: positions that one output sees.
         dilation_rate: distance between those positions.
         padding: `"same"` or `"causal"`.
-        num_groups: number of groups.
+        num_groups: number of groups; it divides the input channels too.
         **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
 
     Raises:
@@ -76,12 +80,12 @@ class GroupedConvStep(ConvStep):
         **kwargs,
     ):
         super().__init__(filters, kernel_size, dilation_rate, padding, **kwargs)
-        _check_divides(num_groups, "filters", filters)
-        self.num_groups = num_groups
+        self.num_groups = _divisor(num_groups, "filters", filters)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         channels = input_shape[-1]
-        _check_divides(self.num_groups, "channels", channels)
+        _divisor(self.num_groups, "channels", channels)
+        # A depthwise kernel never mixes channels, so one kernel serves all groups.
         self.depthwise_kernel = self.add_weight(
             name="depthwise_kernel",
             shape=(self.kernel_size, 1, channels, 1),
@@ -99,17 +103,18 @@ class GroupedConvStep(ConvStep):
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class MixedConvStep(ConvStep):
-    """ReLU, a plain convolution in each group of channels, a 1x1 convolution, layer normalisation.
+    """ReLU, a plain convolution within each group of channels, a 1x1 convolution, layer
+    normalization.
 
-    The 1x1 convolution mixes the groups; a single one has none.
+    The 1x1 convolution mixes the groups; with one group there is none.
 
     Args:
-        filters: output channels. Each group has `filters // num_groups` of them before the 1x1
-            convolution.
+        filters: output channels. Before the 1x1 convolution each group has `filters // num_groups`
+            channels.
         kernel_size: positions that one output sees.
         dilation_rate: distance between those positions.
         padding: `"same"` or `"causal"`.
-        num_groups: number of groups, which divides the input channels.
+        num_groups: number of groups; it divides the input channels.
         **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
 
     Raises:
@@ -126,11 +131,11 @@ class MixedConvStep(ConvStep):
         **kwargs,
     ):
         super().__init__(filters, kernel_size, dilation_rate, padding, **kwargs)
-        self.num_groups = num_groups
+        self.num_groups = positive_int("num_groups", num_groups)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         channels = input_shape[-1]
-        _check_divides(self.num_groups, "channels", channels)
+        _divisor(self.num_groups, "channels", channels)
         policy = {"dtype": self.dtype_policy}
         inner = self.filters // self.num_groups * self.num_groups
         self.parts = GroupedDense(inner, self.num_groups, name="parts", **policy)
@@ -142,7 +147,7 @@ class MixedConvStep(ConvStep):
         self.norm = LayerNorm(name="norm", **policy)
         self.norm.build((None, self.filters))
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None):
         x = ops.relu(inputs)
         if mask is not None:
             x = x * ops.cast(mask, x.dtype)[..., None]
@@ -157,6 +162,7 @@ class MixedConvStep(ConvStep):
         x = ops.pad(x, [[0, 0], self._margins(), [0, 0]])
         starts = [i * self.dilation_rate for i in range(self.kernel_size)]
         taps = ops.stack([x[:, start : start + length] for start in starts], axis=2)
+        # Groups in front: `parts` then multiplies each group's taps by that group's kernel.
         shape = (-1, self.kernel_size, self.num_groups, channels // self.num_groups)
         taps = ops.transpose(ops.reshape(taps, shape), (0, 2, 1, 3))
         return ops.reshape(taps, (-1, self.kernel_size * channels))
@@ -165,8 +171,8 @@ class MixedConvStep(ConvStep):
         return {**super().get_config(), "num_groups": self.num_groups}
 
 
-def make_conv_step(separability: int, *args, **kwargs) -> ConvStep:
-    """Returns a convolution step of a given separability.
+def make_conv_step(separability: int, *args: Any, **kwargs: Any) -> ConvStep:
+    """Returns a convolution step of a given separability, as the authors' code counts it.
 
     Args:
         separability: 0 for a depthwise-separable convolution over all channels, `-g` for one in
@@ -174,9 +180,6 @@ def make_conv_step(separability: int, *args, **kwargs) -> ConvStep:
             convolution that mixes them.
         *args: `filters`, `kernel_size`, `dilation_rate` and `padding` of `ConvStep`.
         **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
-
-    Returns:
-        The step.
     """
     if separability == 0:
         return ConvStep(*args, **kwargs)
@@ -185,9 +188,10 @@ def make_conv_step(separability: int, *args, **kwargs) -> ConvStep:
     return MixedConvStep(*args, num_groups=separability, **kwargs)
 
 
-def _check_divides(num_groups, name, value):
-    if not isinstance(num_groups, int) or num_groups < 1 or value % num_groups:
+def _divisor(num_groups, name, value):
+    if value % positive_int("num_groups", num_groups):
         raise ValueError(
             f"`num_groups` must be a positive integer that divides `{name}`. "
             f"Received: num_groups={num_groups}, {name}={value}"
         )
+    return int(num_groups)
