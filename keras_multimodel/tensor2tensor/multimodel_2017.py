@@ -146,6 +146,7 @@ def multimodel_2017(
     x = stack("encoder2", num_layers, "same")(x, mask=mask)
     if targets == "class":
         is_grid = inputs == "image"
+        num_classes = positive_int("num_classes", num_classes)
         net = ClassModality2017(num_classes, hidden_dim, is_grid, name="targets_net")
         logits = net(x, reverse=True, like=encoded if is_grid else None)
     else:

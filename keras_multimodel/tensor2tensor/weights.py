@@ -50,7 +50,7 @@ class Entry(NamedTuple):
     """
 
     variable: keras.Variable
-    shapes: dict[str, tuple[int, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
     axis: int | None = None
 
     def join(self, values: list[np.ndarray]) -> np.ndarray:
