@@ -43,10 +43,10 @@ def not_negative(argument: str, value: Any) -> float:
     Raises:
         ValueError: `value` is not a number, is negative, or is not finite.
     """
-    if not _is_number(value) or not 0 <= value < float("inf"):
-        raise ValueError(
-            f"`{argument}` must not be negative, and must be finite. Received: {argument}={value!r}"
-        )
+    if not _is_number(value) or not value < float("inf"):  # NaN compares as False
+        raise ValueError(f"`{argument}` must be a finite number. Received: {argument}={value!r}")
+    if value < 0:
+        raise ValueError(f"`{argument}` must not be negative. Received: {argument}={value!r}")
     return value
 
 

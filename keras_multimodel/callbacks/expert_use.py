@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras import ops
 
 from keras_multimodel import _keras_compat, user_warnings
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.moe.moe_layer import MoELayer
-from keras_multimodel.layers.moe.routers.router import check_positive_int
 from keras_multimodel.models.multimodel import MultiModel
 from keras_multimodel.visualization import over_fair_share, plot_expert_use
 
@@ -89,7 +89,7 @@ class ExpertUse(keras.callbacks.Callback):
     ):
         super().__init__()
         for name, value in (("batches", batches), ("every", every), ("patience", patience)):
-            check_positive_int(name, value)
+            positive_int(name, value)
         if not 0 <= threshold <= 1:
             raise ValueError(
                 f"`threshold` must be between 0 and 1. Received: threshold={threshold}"
@@ -175,7 +175,7 @@ class _Meter:
     """
 
     def __init__(self, model, data, batches):
-        check_positive_int("batches", batches)
+        positive_int("batches", batches)
         self._layers = _counting_layers(model)
         self._inputs = _inputs_by_task(model, data, batches)
         self._models = {name: model.task_model(name) for name in model.tasks}

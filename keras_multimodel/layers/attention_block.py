@@ -10,7 +10,7 @@ from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.timing_signal import TimingSignal
 from keras_multimodel.ops import cache as caches
 from keras_multimodel.ops.extremes import row_max
-from keras_multimodel.ops.precision import at_least_float32
+from keras_multimodel.ops.numerics import at_least_float32
 
 _NEVER = -1e9  # added to a score where attention must not look
 

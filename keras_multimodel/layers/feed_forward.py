@@ -1,10 +1,19 @@
 """A dense feed-forward block."""
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
+from keras_multimodel.argument_checks import (
+    block_shape,
+    fraction,
+    optional_positive_int,
+    positive_int,
+)
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.layers.moe.routers.router import check_positive_int
+from keras_multimodel.layers.sublayers import clone_initializer
+from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -12,20 +21,19 @@ class FeedForward(keras.layers.Layer):
     """Passes every position through two dense layers: the dense counterpart of `MoELayer`.
 
     Computes `LN(x + dropout(activation(x W_in) W_out))`, without biases, as one expert does, and
-    maps `(batch, length, hidden_dim)` to itself. Each position stands alone, so padding changes
-    nothing.
+    maps `(batch, length, hidden_dim)` to itself. Positions do not mix, so padding changes nothing.
 
     Args:
         hidden_dim: width of inputs and outputs.
         intermediate_dim: width between the two dense layers; None for `hidden_dim`.
-        activation: name of, or function for, the activation.
-        dropout: share of the branch's outputs that is dropped in training.
+        activation: name of the activation, or a function.
+        dropout: rate of dropout of what is added to the inputs.
         kernel_initializer: initializer of both kernels.
         **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `(batch, length, hidden_dim)` or `(batch, hidden_dim)`.
-        mask: boolean `(batch, length)`; accepted, and not needed.
+        mask: boolean `(batch, length)`; accepted like that of other blocks, and not used.
         training: whether to apply dropout.
 
     Returns:
@@ -35,7 +43,7 @@ class FeedForward(keras.layers.Layer):
         ValueError: a size is not a positive integer, or `dropout` is outside [0, 1).
 
     Example:
-        >>> FeedForward(64, 256)(keras.random.normal((2, 5, 64))).shape
+        >>> kmm.layers.FeedForward(64, 256)(np.ones((2, 5, 64), "float32")).shape
         (2, 5, 64)
 
     Reference:
@@ -48,25 +56,21 @@ class FeedForward(keras.layers.Layer):
         self,
         hidden_dim: int,
         intermediate_dim: int | None = None,
-        activation="relu",
+        activation: str | Callable = "relu",
         dropout: float = 0.0,
-        kernel_initializer="glorot_uniform",
+        kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_positive_int("hidden_dim", hidden_dim)
-        check_positive_int("intermediate_dim", intermediate_dim, optional=True)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")
-        self.hidden_dim = hidden_dim
-        self.intermediate_dim = intermediate_dim
+        self.hidden_dim = positive_int("hidden_dim", hidden_dim)
+        self.intermediate_dim = optional_positive_int("intermediate_dim", intermediate_dim)
         self.activation = keras.activations.get(activation)
-        self.dropout = dropout
+        self.dropout = fraction("dropout", dropout)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
 
-    def build(self, input_shape):
-        check_block_input(input_shape, self.hidden_dim)
+    def build(self, input_shape: Shape):
+        block_shape("inputs", input_shape, self.hidden_dim, ranks=(2, 3))
         width = self.intermediate_dim or self.hidden_dim
         common = {"use_bias": False, "dtype": self.dtype_policy}
         self.dense_in = keras.layers.Dense(
@@ -88,12 +92,12 @@ class FeedForward(keras.layers.Layer):
         self.dense_out.build((*input_shape[:-1], width))
         self.norm.build(input_shape)
 
-    def call(self, inputs, mask=None, training=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = None):
         outputs = self.dense_out(self.dense_in(inputs))
         outputs = self.dropout_layer(outputs, training=training)
         return self.norm(ops.add(inputs, outputs))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape):
         return input_shape
 
     def get_config(self):
@@ -105,19 +109,3 @@ class FeedForward(keras.layers.Layer):
             "dropout": self.dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
-
-
-def clone_initializer(initializer):
-    """Returns an initializer of the same configuration, for a weight of its own."""
-    if not isinstance(initializer, keras.initializers.Initializer):
-        return initializer
-    return type(initializer).from_config(initializer.get_config())
-
-
-def check_block_input(input_shape, hidden_dim: int) -> None:
-    """Raises a ValueError unless a position-wise block of `hidden_dim` can read `input_shape`."""
-    if len(input_shape) not in (2, 3) or input_shape[-1] != hidden_dim:
-        raise ValueError(
-            f"`inputs` must have shape (batch, length, {hidden_dim}) or (batch, {hidden_dim}), "
-            f"since hidden_dim={hidden_dim}. Received: inputs.shape={tuple(input_shape)}"
-        )

@@ -1,15 +1,18 @@
-"""Layer normalisation."""
+"""Layer normalization."""
 
 import keras
 from keras import ops
 
-from keras_multimodel.ops.layer_norm import layer_norm
+from keras_multimodel.argument_checks import positive
+from keras_multimodel.ops.numerics import layer_norm
+from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class LayerNorm(keras.layers.Layer):
-    """Normalises the last axis, as `keras.layers.LayerNormalization` does, with a third of its
-    graph nodes.
+    """Normalizes the last axis, as `keras.layers.LayerNormalization` does.
+
+    With a third of its graph nodes on TensorFlow; see `ops.numerics.layer_norm`.
 
     Args:
         epsilon: added to the variance.
@@ -26,22 +29,20 @@ class LayerNorm(keras.layers.Layer):
 
     def __init__(self, epsilon: float = 1e-6, **kwargs):
         super().__init__(**kwargs)
-        self.epsilon = epsilon
+        self.epsilon = positive("epsilon", epsilon)
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         shape = (input_shape[-1],)
         self.scale = self.add_weight(name="scale", shape=shape, initializer="ones")
         self.offset = self.add_weight(name="offset", shape=shape, initializer="zeros")
 
-    def call(self, inputs):
-        if len(inputs.shape) == 2:
-            return layer_norm(inputs, self.scale, self.offset, self.epsilon)
+    def call(self, inputs: Tensor):
         rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
         y = layer_norm(rows, self.scale, self.offset, self.epsilon)
         return ops.reshape(y, ops.shape(inputs))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape):
         return input_shape
 
     def get_config(self):

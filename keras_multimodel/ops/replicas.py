@@ -1,25 +1,27 @@
-"""Sums over the replicas of a data-parallel strategy.
+"""Sums over the replicas of a data-parallel strategy, and which replica is running.
 
 A statistic of the batch, such as the number of real tokens or the tokens that each expert received,
 must be that of the global batch: computed per replica and averaged, it would depend on how the
-batch was cut.
+batch was split.
+"""
 
-
-Which replica of a data-parallel strategy is running."""
+from typing import Any
 
 import keras
 
+from keras_multimodel.typing import Tensor
 
-def _replica_context():
-    """The TensorFlow replica context if several replicas run, else None."""
+
+def _replica_context() -> Any:
+    """Returns TensorFlow's replica context, None outside a strategy's `run` and on other backends.
+
+    JAX shards one global program, and torch runs one process: there every sum is global.
+    """
     if keras.backend.backend() != "tensorflow":
-        return None  # JAX shards one global program, torch runs one process: sums are global.
+        return None
     import tensorflow as tf
 
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return None
-    return context
+    return tf.distribute.get_replica_context()
 
 
 def num_replicas() -> int:
@@ -28,19 +30,17 @@ def num_replicas() -> int:
     return 1 if context is None else context.num_replicas_in_sync
 
 
-def replica_sum(x):
+def replica_sum(x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
     """Returns a tensor, or each of a list of tensors, summed over all replicas; differentiable."""
-    context = _replica_context()
-    return x if context is None else context.all_reduce("sum", x)
+    return x if num_replicas() == 1 else _replica_context().all_reduce("sum", x)
 
 
 def replica_id() -> int:
-    """Returns the number of the TensorFlow replica that is being traced, 0 outside a strategy."""
-    if keras.backend.backend() != "tensorflow":
+    """Returns the number of the replica that is being traced, 0 outside a strategy."""
+    context = _replica_context()
+    if context is None:
         return 0
     import tensorflow as tf
 
-    context = tf.distribute.get_replica_context()
-    if context is None:
-        return 0
+    # None while a strategy of one device traces: there the number is no constant.
     return int(tf.get_static_value(context.replica_id_in_sync_group) or 0)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_multimodel.ops.replicas import num_replicas, replica_sum
+from keras_multimodel.ops.replicas import num_replicas, replica_id, replica_sum
 
 needs_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's"
@@ -52,3 +52,13 @@ def test_the_sum_is_differentiable(strategy):
     # d(x1 + x2)^2 / dx, summed over both replicas' losses: 2 * 3 + 2 * 3.
     for gradient in strategy.experimental_local_results(run()):
         np.testing.assert_allclose(gradient, 12.0)
+
+
+def test_outside_a_strategy_it_is_zero():
+    assert replica_id() == 0
+
+
+@needs_tensorflow
+def test_each_replica_has_its_own(strategy):
+    result = strategy.run(lambda: keras.ops.convert_to_tensor(replica_id()))
+    assert [int(value) for value in strategy.experimental_local_results(result)] == [0, 1]

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.ops.precision import at_least_float32
+from keras_multimodel.ops.numerics import at_least_float32
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")

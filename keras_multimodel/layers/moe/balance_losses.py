@@ -1,15 +1,18 @@
 """Losses that keep the experts busy, as pure functions.
 
-Axis legend: T tokens, E experts. Sums over tokens are those of all replicas before anything
-nonlinear, so that a loss is that of the global batch; padding counts as 0 in every sum.
+Every sum over tokens adds up all replicas before anything nonlinear: a mean of the replicas' losses
+would depend on how the batch was split. Padding counts as 0 in every sum.
+
+Axis legend: T tokens, E experts.
 """
 
 from keras import ops
 
 from keras_multimodel.ops.replicas import replica_sum
+from keras_multimodel.typing import Tensor
 
 
-def squared_coefficient_of_variation(x):
+def squared_coefficient_of_variation(x: Tensor) -> Tensor:
     """Returns the variance of the vector `x` over its squared mean: 0 where all are equal.
 
     Reference:
@@ -20,7 +23,7 @@ def squared_coefficient_of_variation(x):
     return ops.sum(ops.square(x - mean)) / size / (ops.square(mean) + 1e-10)
 
 
-def importance_loss(importance):
+def importance_loss(importance: Tensor) -> Tensor:
     """Returns CV^2 of `importance` `(E,)`, the sum of each expert's gates on this replica.
 
     Reference:
@@ -29,11 +32,11 @@ def importance_loss(importance):
     return squared_coefficient_of_variation(replica_sum(importance))
 
 
-def load_loss(load):
-    """Returns CV^2 of `load` `(E,)`, the smooth number of each expert's tokens on this replica.
+def load_loss(load: Tensor) -> Tensor:
+    """Returns CV^2 of `load` `(E,)`, a smooth count of each expert's tokens on this replica.
 
-    The smooth number sums, over tokens, the probability that the expert were chosen if its noise
-    were drawn again.
+    The count sums, over tokens, the probability that the expert is chosen if only its own noise is
+    drawn again. Unlike the number of tokens, it has a gradient.
 
     Reference:
         Shazeer et al. 2017, arXiv 1701.06538, appendix A, equations 8 to 11.
@@ -41,10 +44,11 @@ def load_loss(load):
     return squared_coefficient_of_variation(replica_sum(load))
 
 
-def switch_balance_loss(probabilities, counts, mask):
-    """Returns E times the dot product of the experts' shares of choices and of probability.
+def switch_balance_loss(probabilities: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
+    """Multiplies each expert's share of the choices by its share of the probability.
 
-    It is 1 where both are uniform, its minimum if both agree.
+    The result, E times the sum of these products, is 1 where both are uniform, which is its minimum
+    if both agree. The counts have no gradient: the probabilities carry all of it.
 
     Args:
         probabilities: `(T, E)`, the router's softmax.
@@ -64,10 +68,8 @@ def switch_balance_loss(probabilities, counts, mask):
     return counts.shape[0] * ops.sum(share * probability) / tokens
 
 
-def router_z_loss(logits, mask):
-    """Returns the mean over real tokens of the squared log-sum-exp of `logits` `(T, E)`.
-
-    It keeps the router's logits small.
+def router_z_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Averages the squared log-sum-exp of the router's logits, which keeps them small.
 
     Args:
         logits: `(T, E)`.

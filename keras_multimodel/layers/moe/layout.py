@@ -12,9 +12,9 @@ def expert_layout_map(
 ) -> keras.distribution.LayoutMap:
     """Spreads the experts of every `MoELayer` over devices, on the JAX backend.
 
-    Each device holds its part of the experts, whole, and of what the optimizer keeps for them; it
-    must be an even part: `num_experts` is divided by the size of `axis`. All other weights, routers
-    and shared experts among them, are on every device. More entries can be added to the map.
+    Each device holds an equal share of the experts, and of what the optimizer keeps for them, so
+    the size of `axis` must divide `num_experts`. All other weights, including routers and shared
+    experts, are on every device. You can add entries to the map.
 
     Args:
         device_mesh: the devices.
@@ -29,12 +29,13 @@ def expert_layout_map(
     Example:
 
     ```python
-    devices = keras.distribution.list_devices()
+    devices = ["cpu:0"]  # on JAX: keras.distribution.list_devices()
     mesh = keras.distribution.DeviceMesh((1, len(devices)), ("batch", "model"), devices)
-    keras.distribution.set_distribution(
-        keras.distribution.ModelParallel(layout_map=kmm.layers.expert_layout_map(mesh))
-    )
-    model = kmm.MultiModel(tasks, hidden_dim=128)  # made, compiled and fitted as always
+    layout_map = kmm.layers.expert_layout_map(mesh)
+    # Before you build the model:
+    # keras.distribution.set_distribution(
+    #     keras.distribution.ModelParallel(layout_map=layout_map)
+    # )
     ```
     """
     if axis not in device_mesh.axis_names:
@@ -44,11 +45,13 @@ def expert_layout_map(
         )
     sizes = dict(zip(device_mesh.axis_names, device_mesh.shape))
     if any(size > 1 for name, size in sizes.items() if name != axis) and sizes[axis] > 1:
+        # Seen in JAX 0.5.3 on meshes of two axes, whatever the model.
         user_warnings.warn(
             f"`device_mesh` has several devices on more axes than {axis!r}: XLA may then multiply "
             "the gradients of depthwise convolutions, as `ConvBlock` has them. "
             f"Received: device_mesh of {sizes}",
         )
     layout_map = keras.distribution.LayoutMap(device_mesh)
+    # A leading axis of experts is split; the matrix of one expert stays whole.
     layout_map[EXPERT_KERNELS] = (axis, None, None)
     return layout_map

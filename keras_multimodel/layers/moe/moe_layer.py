@@ -1,30 +1,52 @@
-"""The mixture of experts.
+"""The mixture of experts: routing, the experts, and the norm.
+
+What stands beside it: `routers/` choose experts, `dispatch/` brings tokens to them,
+`balance_losses.py` has the losses, `statistics.py` the metrics.
 
 Axis legend: T tokens (batch x length), D hidden, H intermediate, E experts, K chosen, C tokens of
 an expert.
 """
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
 from keras_multimodel import _keras_compat
-from keras_multimodel.layers.feed_forward import check_block_input, clone_initializer
+from keras_multimodel.argument_checks import (
+    block_shape,
+    not_negative,
+    optional_positive_int,
+    positive,
+    positive_int,
+)
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.layers.moe import statistics as expert_statistics
+from keras_multimodel.layers.moe import statistics
 from keras_multimodel.layers.moe.balance_losses import router_z_loss
-from keras_multimodel.layers.moe.dispatch.capacity import within_capacity
 from keras_multimodel.layers.moe.dispatch.sparse_feed_forward import (
     expert_choice_feed_forward,
     expert_forward,
     sparse_feed_forward,
+    within_capacity,
 )
-from keras_multimodel.layers.moe.routers.make_router import make_router
-from keras_multimodel.layers.moe.routers.router import (
-    Router,
-    check_not_negative,
-    check_positive_int,
-)
+from keras_multimodel.layers.moe.routers.bias_balanced_router import BiasBalancedRouter
+from keras_multimodel.layers.moe.routers.expert_choice_router import ExpertChoiceRouter
+from keras_multimodel.layers.moe.routers.noisy_top_k_router import NoisyTopKRouter
+from keras_multimodel.layers.moe.routers.router import Router, Routing
+from keras_multimodel.layers.moe.routers.switch_router import SwitchRouter
+from keras_multimodel.layers.moe.routers.top_k_router import TopKRouter
+from keras_multimodel.layers.sublayers import clone_initializer
 from keras_multimodel.ops.replicas import replica_sum
+from keras_multimodel.typing import Shape, Tensor
+
+# The names that `MoELayer(router=...)` accepts.
+ROUTERS = {
+    "bias_balanced": BiasBalancedRouter,
+    "expert_choice": ExpertChoiceRouter,
+    "noisy_top_k": NoisyTopKRouter,
+    "switch": SwitchRouter,
+    "top_k": TopKRouter,
+}
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -32,18 +54,19 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
     """Passes each token through the few experts that a router chooses for it, and no others.
 
     Computes `LN(x + sum over the chosen experts of gate * activation(x W_in) W_out)`, without
-    biases, and maps `(batch, length, hidden_dim)` to itself. Every choice is carried out: nothing
-    is dropped (unless `capacity_factor` asks for it, and then in training only), so that in
-    inference an output does not depend on the rest of the batch. Padding takes no expert and no
-    part in the losses. The router runs in float32 under every dtype policy but float64.
+    biases, and maps `(batch, length, hidden_dim)` to itself. No choice is dropped, unless
+    `capacity_factor` asks for it, and then in training only: in inference an output does not depend
+    on the rest of the batch. Padding takes no expert and no part in the losses. The router runs in
+    float32 under every dtype policy but float64.
 
-    The router's balancing loss is that of the global batch, and is added in training only, as the
-    authors do: `evaluate` reports the loss of the task alone.
+    The balancing loss is computed over the global batch, and added in training only, as the authors
+    do: `evaluate` reports the loss of the task alone.
 
-    Logs of `fit` and `evaluate` show, prefixed with the layer's place in the model: `max_load` and
-    `min_load`, the real tokens of the busiest and of the idlest expert over their fair share;
-    `router_entropy`, of the router's softmax over that of a uniform one; and with `capacity_factor`
-    `dropped_share`, the share of choices that were dropped. `expert_tokens` holds the counts.
+    The logs of `fit` and `evaluate` show, prefixed with the layer's place in the model: `max_load`
+    and `min_load`, the real tokens of the busiest and of the idlest expert over their fair share;
+    `router_entropy`, the entropy of the router's softmax over that of a uniform one; and with
+    `capacity_factor` `dropped_share`, the share of choices that were dropped. `expert_tokens` holds
+    the counts.
 
     Args:
         hidden_dim: width of inputs and outputs.
@@ -52,16 +75,17 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
         intermediate_dim: width inside an expert; None for `hidden_dim`, as in the authors' code.
         router: "noisy_top_k", "top_k", "switch" (with `top_k=1`), "bias_balanced", "expert_choice"
             (not where `causal`), or a `Router`.
-        activation: name of, or function for, the experts' activation.
+        activation: name of the experts' activation, or a function.
         balance_loss_weight: factor of the router's balancing loss.
         z_loss_weight: factor of the router z-loss.
         gated: whether an expert computes `(activation(x W_gate) * (x W_in)) W_out`; SwiGLU with
             `activation="silu"`.
         shared_expert_dim: width of one more expert that every token takes; None for none.
         capacity_factor: in training an expert takes at most `capacity_factor` times its fair share
-            of the choices on its replica, and drops the rest; None for no limit. Not where experts
-            choose tokens.
-        causal: whether the layer must not look at later positions. The builder sets it in decoders.
+            of the choices on its replica, and drops the rest; None for no limit. Not for routers
+            whose experts choose tokens.
+        causal: whether the layer must not look at later positions. `MultiModel` sets it in
+            decoders.
         count_tokens: whether to count the experts' tokens, in two non-trainable weights, and to
             show the metrics above.
         kernel_initializer: initializer of each expert's kernels.
@@ -80,7 +104,8 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
             does not fit, or the rank or width of `inputs` or `mask` is wrong.
 
     Example:
-        >>> MoELayer(64, num_experts=16, top_k=2)(keras.random.normal((2, 5, 64))).shape
+        >>> layer = kmm.layers.MoELayer(64, num_experts=16, top_k=2)
+        >>> layer(np.ones((2, 5, 64), "float32")).shape
         (2, 5, 64)
 
     Reference:
@@ -95,8 +120,8 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
         num_experts: int,
         top_k: int = 4,
         intermediate_dim: int | None = None,
-        router="noisy_top_k",
-        activation="relu",
+        router: str | Router = "noisy_top_k",
+        activation: str | Callable = "relu",
         balance_loss_weight: float = 0.01,
         z_loss_weight: float = 0.0,
         gated: bool = False,
@@ -104,31 +129,23 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
         capacity_factor: float | None = None,
         causal: bool = False,
         count_tokens: bool = True,
-        kernel_initializer="glorot_uniform",
+        kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_positive_int("hidden_dim", hidden_dim)
-        check_positive_int("num_experts", num_experts)
-        check_positive_int("intermediate_dim", intermediate_dim, optional=True)
-        check_positive_int("shared_expert_dim", shared_expert_dim, optional=True)
-        check_not_negative("balance_loss_weight", balance_loss_weight)
-        check_not_negative("z_loss_weight", z_loss_weight)
-        if capacity_factor is not None and not capacity_factor > 0:
-            raise ValueError(
-                f"`capacity_factor` must be positive. Received: capacity_factor={capacity_factor}"
-            )
-        self.hidden_dim = hidden_dim
-        self.num_experts = num_experts
-        self.intermediate_dim = intermediate_dim
+        self.hidden_dim = positive_int("hidden_dim", hidden_dim)
+        self.num_experts = positive_int("num_experts", num_experts)
+        self.intermediate_dim = optional_positive_int("intermediate_dim", intermediate_dim)
         self._router_name = router if isinstance(router, str) else None
-        self.router = make_router(router, num_experts, top_k)
+        self.router = _make_router(router, self.num_experts, top_k)
         self.top_k = self.router.top_k
         self.activation = keras.activations.get(activation)
-        self.balance_loss_weight = balance_loss_weight
-        self.z_loss_weight = z_loss_weight
+        self.balance_loss_weight = not_negative("balance_loss_weight", balance_loss_weight)
+        self.z_loss_weight = not_negative("z_loss_weight", z_loss_weight)
         self.gated = gated
-        self.shared_expert_dim = shared_expert_dim
+        self.shared_expert_dim = optional_positive_int("shared_expert_dim", shared_expert_dim)
+        if capacity_factor is not None:
+            positive("capacity_factor", capacity_factor)
         self.capacity_factor = capacity_factor
         self.causal = causal
         self.count_tokens = count_tokens
@@ -138,11 +155,12 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
 
     @property
     def position_wise(self) -> bool:
-        """Whether every position is treated alone, whatever else is in its sequence."""
+        """Whether the output at a position depends on that position alone."""
         return self.router.causal
 
-    def build(self, input_shape):
-        check_block_input(input_shape, self.hidden_dim)
+    def build(self, input_shape: Shape):
+        block_shape("inputs", input_shape, self.hidden_dim, ranks=(2, 3))
+        # A router that the user passed may be built already.
         if not self.router.built:
             self.router.build(input_shape)
         self.expert_kernels = self._add_kernels(
@@ -156,9 +174,16 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
         if self.count_tokens:
             self.expert_tokens = self._add_counter("expert_tokens", self.num_experts)
             self.router_totals = self._add_counter("router_totals", 3)
-            self.statistics = self._make_statistics()
+            # Metrics are named after the layer's place in the model, as `encoder_experts`.
+            self.statistics = statistics.make_metrics(
+                "_".join(self.path.split("/")[-2:]),
+                self.expert_tokens,
+                self.router_totals,
+                self.top_k,
+                drops=self.capacity_factor is not None,
+            )
 
-    def call(self, inputs, mask=None, training=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = None):
         mask = None if mask is None else ops.cast(mask, "bool")
         self._check_inputs(inputs, mask)
         routing = self.router(inputs, mask=mask, training=training)
@@ -167,12 +192,13 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
             self._add_losses(routing, weights)
         kept = self._limit_capacity(routing, weights) if training else routing
         if self.count_tokens:
-            self._count(routing, kept, weights)
-        tokens = ops.reshape(inputs, (-1, self.hidden_dim))
-        outputs = self._experts(tokens, kept)
+            new = replica_sum(statistics.count_batch(self.router, routing, kept, weights))
+            self.expert_tokens.assign(self.expert_tokens + new[: self.num_experts])
+            self.router_totals.assign(self.router_totals + new[self.num_experts :])
+        outputs = self._experts(ops.reshape(inputs, (-1, self.hidden_dim)), kept)
         return self.norm(ops.add(inputs, ops.reshape(outputs, ops.shape(inputs))))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape):
         return input_shape
 
     def get_config(self):
@@ -195,7 +221,7 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict):
         config = dict(config)
         if isinstance(config.get("router"), dict):
             config["router"] = keras.saving.deserialize_keras_object(config["router"])
@@ -203,16 +229,16 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
 
     def reset_statistics(self):
         """Sets the counters behind the metrics to zero."""
-        for counter in self._counters():
-            counter.assign(ops.zeros(counter.shape, counter.dtype))
+        if self.count_tokens:
+            self.statistics[0].reset_state()  # all of them share the counters
 
-    def _experts(self, tokens, routing):
+    def _experts(self, tokens: Tensor, routing: Routing) -> Tensor:
         kernels = [ops.convert_to_tensor(kernel) for kernel in self.expert_kernels]
         compute = expert_choice_feed_forward if self.router.experts_choose else sparse_feed_forward
         outputs = compute(tokens, routing.indices, routing.gates, kernels, self.activation)
         if self.shared_kernels:
             shared = [ops.convert_to_tensor(kernel)[0] for kernel in self.shared_kernels]
-            outputs = outputs + expert_forward(ops.matmul, tokens, shared, self.activation)
+            outputs = outputs + expert_forward(tokens, shared, self.activation)
         return outputs
 
     def _limit_capacity(self, routing, weights):
@@ -231,44 +257,6 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
         self.add_loss(self.balance_loss_weight * ops.cast(routing.loss, "float32"))
         if self.z_loss_weight:
             self.add_loss(self.z_loss_weight * router_z_loss(routing.logits, weights))
-
-    def _count(self, chosen, kept, weights):
-        """Adds the batch to the counters: tokens by expert; tokens, entropy, dropped choices."""
-        if self.router.experts_choose:
-            counts = ops.sum(ops.cast(kept.gates > 0, weights.dtype), axis=1)
-            dropped = ops.zeros((), weights.dtype)
-        else:
-            counts = self.router.sum_by_expert(ops.ones_like(kept.gates), kept.indices)
-            dropped = ops.sum(ops.cast(chosen.indices != kept.indices, weights.dtype))
-        entropy = expert_statistics.entropy(ops.stop_gradient(chosen.logits))
-        totals = ops.stack([ops.sum(weights), ops.sum(entropy * weights), dropped])
-        new = ops.cast(replica_sum(ops.concatenate([counts, totals])), "float32")
-        self.expert_tokens.assign(self.expert_tokens + new[: self.num_experts])
-        self.router_totals.assign(self.router_totals + new[self.num_experts :])
-
-    def _counters(self):
-        return (self.expert_tokens, self.router_totals) if self.count_tokens else ()
-
-    def _make_statistics(self):
-        prefix = "_".join(self.path.split("/")[-2:])
-        totals = self.router_totals
-
-        def per_token(index, per=1):
-            return totals[index] / ops.maximum(totals[0] * per, 1.0)
-
-        computed = {
-            "max_load": lambda: expert_statistics.busiest(self.expert_tokens),
-            "min_load": lambda: expert_statistics.idlest(self.expert_tokens),
-            "router_entropy": lambda: per_token(1),
-        }
-        if self.capacity_factor is not None:
-            computed["dropped_share"] = lambda: per_token(2, self.top_k)
-        return [
-            expert_statistics.ExpertStatistic(
-                f"{prefix}_{name}", self._counters, compute, self.reset_statistics
-            )
-            for name, compute in computed.items()
-        ]
 
     def _add_kernels(self, prefix, count, width):
         names = ["kernel_in", "kernel_gate"] if self.gated else ["kernel_in"]
@@ -291,6 +279,7 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
             initializer="zeros",
             trainable=False,
             autocast=False,
+            # Every replica adds the sum over all of them.
             aggregation="only_first_replica",
         )
 
@@ -309,7 +298,7 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
             )
 
     def _check_inputs(self, inputs, mask):
-        check_block_input(inputs.shape, self.hidden_dim)
+        block_shape("inputs", inputs.shape, self.hidden_dim, ranks=(2, 3))
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         if not keras.backend.is_float_dtype(dtype):
             raise ValueError(f"`inputs` must be of a floating dtype. Received: dtype={dtype}")
@@ -325,10 +314,29 @@ class MoELayer(_keras_compat.OwnReplicaLosses):
             )
 
 
+def _make_router(router: str | Router, num_experts: int, top_k: int) -> Router:
+    """Makes a layer's router by its name, or checks the one that it was given."""
+    if isinstance(router, Router):
+        if router.num_experts != num_experts:
+            raise ValueError(
+                "`router` must have as many experts as the layer. Received: "
+                f"router.num_experts={router.num_experts}, num_experts={num_experts}"
+            )
+        return router
+    if not isinstance(router, str) or router not in ROUTERS:
+        names = ", ".join(f'"{name}"' for name in ROUTERS)
+        raise ValueError(f"`router` must be {names} or a Router. Received: router={router}")
+    if router != "switch":
+        return ROUTERS[router](num_experts, top_k, name="router")
+    if top_k != 1:
+        raise ValueError(f'`top_k` must be 1 with router="switch". Received: top_k={top_k}')
+    return SwitchRouter(num_experts, name="router")
+
+
 def _per_expert(initializer, num_experts):
     """Returns `initializer` for stacked kernels, each drawn as if it stood alone.
 
-    Keras takes the leading axis for a receptive field, and shrinks the variance by it.
+    Keras takes the leading axis for a receptive field, and divides the variance by it.
     """
     if not isinstance(initializer, keras.initializers.VarianceScaling):
         return clone_initializer(initializer)
@@ -337,5 +345,7 @@ def _per_expert(initializer, num_experts):
         scale=initializer.scale * num_experts,
         mode=initializer.mode,
         distribution=initializer.distribution,
-        seed=config["seed"],  # None if none was given: else kernels of one shape were equal
+        # None if the user gave none. `initializer.seed` never is: it would make kernels of one
+        # shape start equal.
+        seed=config["seed"],
     )

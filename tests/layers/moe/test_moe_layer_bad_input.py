@@ -15,7 +15,7 @@ from keras_multimodel.layers import MoELayer, TopKRouter
         ({"top_k": 5}, "`top_k` must be at most `num_experts`. .*top_k=5, num_experts=4"),
         ({"intermediate_dim": 0}, "`intermediate_dim` must be .*intermediate_dim=0"),
         ({"shared_expert_dim": 0}, "`shared_expert_dim` must be .*shared_expert_dim=0"),
-        ({"capacity_factor": 0}, "`capacity_factor` must be positive. .*capacity_factor=0"),
+        ({"capacity_factor": 0}, "`capacity_factor` must be positive .*capacity_factor=0"),
         ({"balance_loss_weight": -1}, "`balance_loss_weight` must not .*balance_loss_weight=-1"),
         ({"z_loss_weight": -2}, "`z_loss_weight` must not be negative. .*z_loss_weight=-2"),
         ({"router": "best"}, '`router` must be .*"top_k" or a Router. .*router=best'),

@@ -1,4 +1,4 @@
-"""How tokens reach their experts, one file per way of doing it.
+"""How tokens reach their experts, one file per way of grouping them.
 
-May import ops.
+`sparse_feed_forward.py` is the entry, which picks a way. May import ops.
 """

@@ -3,16 +3,18 @@
 import keras
 from keras import ops
 
-from keras_multimodel.layers.moe.routers.router import Router, Routing, check_not_negative
+from keras_multimodel.argument_checks import not_negative
+from keras_multimodel.layers.moe.routers.router import Router, Routing
 from keras_multimodel.ops.replicas import replica_sum
+from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class BiasBalancedRouter(Router):
-    """Adds to each expert's score a bias that grows while the expert has too little to do.
+    """Adds to each expert's score a bias that grows while the expert has too few tokens.
 
-    The bias takes part in the choice and not in the gates, so no gradient of a loss works against
-    the task. After each training batch it moves by `update_rate` towards balance.
+    The bias takes part in the choice and not in the gates, so no gradient of a balancing loss works
+    against the task. After each training batch it moves by `update_rate` towards balance.
 
     Args:
         num_experts: number of experts, E.
@@ -30,8 +32,8 @@ class BiasBalancedRouter(Router):
         A `Routing`; its loss is 0.
 
     Example:
-        >>> router = BiasBalancedRouter(num_experts=8, top_k=2)
-        >>> router(keras.random.normal((3, 5, 16)), training=True).gates.shape
+        >>> router = kmm.layers.BiasBalancedRouter(num_experts=8, top_k=2)
+        >>> router(np.ones((3, 5, 16)), training=True).gates.shape
         (15, 2)
 
     Reference:
@@ -43,24 +45,24 @@ class BiasBalancedRouter(Router):
         num_experts: int,
         top_k: int = 4,
         update_rate: float = 0.001,
-        kernel_initializer="glorot_uniform",
+        kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
         **kwargs,
     ):
         super().__init__(num_experts, top_k, kernel_initializer, **kwargs)
-        check_not_negative("update_rate", update_rate)
-        self.update_rate = update_rate
+        self.update_rate = not_negative("update_rate", update_rate)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         super().build(input_shape)
         self.bias = self.add_weight(
             name="bias",
             shape=(self.num_experts,),
             initializer="zeros",
             trainable=False,
+            # Every replica computes the same bias, from the counts of all of them.
             aggregation="only_first_replica",
         )
 
-    def route(self, tokens, mask, training):
+    def route(self, tokens: Tensor, mask: Tensor, training: bool | None) -> Routing:
         logits = ops.matmul(tokens, self.gate_kernel)
         bias = ops.convert_to_tensor(self.bias)
         biased, experts = self.choose(ops.sigmoid(logits) + bias)

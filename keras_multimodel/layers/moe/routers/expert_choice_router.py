@@ -7,7 +7,8 @@ import keras
 from keras import ops
 
 from keras_multimodel.layers.moe.routers.router import Router, Routing, softmax
-from keras_multimodel.ops.top_k import stable_top_k
+from keras_multimodel.ops.numerics import stable_top_k
+from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -16,7 +17,7 @@ class ExpertChoiceRouter(Router):
 
     Experts choose within each example, so that an output depends on no other example of the batch:
     of n real tokens an expert takes ceil(n * top_k / num_experts). A token may get any number of
-    experts, also none. Whether it is chosen depends on later tokens, so `MoELayer` refuses this
+    experts, even none. Whether it is chosen depends on later tokens, so `MoELayer` refuses this
     router where it must be causal.
 
     Args:
@@ -34,8 +35,8 @@ class ExpertChoiceRouter(Router):
         A `Routing` whose `indices` are the tokens of each expert; its loss is 0.
 
     Example:
-        >>> router = ExpertChoiceRouter(num_experts=8, top_k=2)
-        >>> router(keras.random.normal((3, 12, 16))).indices.shape
+        >>> router = kmm.layers.ExpertChoiceRouter(num_experts=8, top_k=2)
+        >>> router(np.ones((3, 12, 16))).indices.shape  # 3 of 12 tokens, in 3 examples
         (8, 9)
 
     Reference:
@@ -45,11 +46,11 @@ class ExpertChoiceRouter(Router):
     causal = False
     experts_choose = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         _check_rank(input_shape)
         super().build(input_shape)
 
-    def call(self, inputs, mask=None, training=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = None):
         _check_rank(inputs.shape)
         batch, length = ops.shape(inputs)[:2]
         if mask is None:
@@ -57,6 +58,7 @@ class ExpertChoiceRouter(Router):
         logits = ops.matmul(inputs, self.gate_kernel)
         mask = ops.cast(mask, logits.dtype)
         scores = softmax(logits) * mask[..., None]
+        # The shape follows from the padded length; the quota of each example from its real tokens.
         capacity = (length * self.top_k + self.num_experts - 1) // self.num_experts
         gates, tokens = stable_top_k(ops.transpose(scores, (0, 2, 1)), capacity)
         quota = ops.ceil(ops.sum(mask, axis=1) * self.top_k / self.num_experts)

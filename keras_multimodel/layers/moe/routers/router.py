@@ -1,4 +1,4 @@
-"""The base of all routers.
+"""The base of all routers: what one must compute, and what they share.
 
 Axis legend: T tokens (batch x length), D hidden, E experts, K chosen, C tokens of an expert.
 """
@@ -8,7 +8,10 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from keras_multimodel.ops.top_k import stable_top_k
+from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.layers.moe.balance_losses import switch_balance_loss
+from keras_multimodel.ops.numerics import stable_top_k
+from keras_multimodel.typing import Shape, Tensor
 
 
 class Routing(NamedTuple):
@@ -17,42 +20,25 @@ class Routing(NamedTuple):
     Attributes:
         indices: int32 `(T, K)`, the experts of each token, E where a place is empty; or, from a
             router whose experts choose, `(E, C)`, the tokens of each expert.
-        gates: in the router's dtype, the weight of each choice, shaped as `indices`; 0 where a
-            place is empty.
+        gates: in the router's dtype, the weight of each choice, in the shape of `indices`; 0 where
+            a place is empty.
         logits: `(T, E)`, the router's scores without noise, in its dtype.
         loss: the router's balancing loss, a scalar.
     """
 
-    indices: object
-    gates: object
-    logits: object
-    loss: object
-
-
-def check_positive_int(name: str, value, optional: bool = False) -> None:
-    """Raises a ValueError unless `value` is an integer above 0, or None where `optional`."""
-    if optional and value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
-
-
-def check_not_negative(name: str, value) -> None:
-    """Raises a ValueError unless `value` is a number of at least 0."""
-    if not value >= 0:
-        raise ValueError(f"`{name}` must not be negative. Received: {name}={value}")
-
-
-def softmax(scores):
-    """Returns the softmax of the last axis; of a single score, for which Keras warns, 1."""
-    return ops.softmax(scores, axis=-1) if scores.shape[-1] > 1 else ops.exp(scores - scores)
+    indices: Tensor
+    gates: Tensor
+    logits: Tensor
+    loss: Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class Router(keras.layers.Layer):
-    """Chooses experts for tokens: the base of all routers.
+    """Chooses experts for tokens: subclass it for a router of your own.
 
-    It computes in float32 under every dtype policy but float64. A subclass implements `route`.
+    A subclass implements `route`, which receives the tokens as a matrix and returns a `Routing`.
+    Pass an instance as `router` of `MoELayer`. Routers compute in float32 under every dtype policy
+    but float64, since rounded scores would change which experts are chosen.
 
     Args:
         num_experts: number of experts, E.
@@ -71,6 +57,24 @@ class Router(keras.layers.Layer):
 
     Raises:
         ValueError: a number is not a positive integer, or `top_k` is above `num_experts`.
+
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable(package="my_package")
+    class SigmoidRouter(kmm.layers.Router):
+        def route(self, tokens, mask, training):
+            logits = ops.matmul(tokens, self.gate_kernel)
+            gates, experts = self.choose(ops.sigmoid(logits))
+            chosen = self.without_padding(experts, mask)
+            loss = self.switch_loss(ops.softmax(logits), chosen, mask)
+            return Routing(chosen, gates * mask[:, None], logits, loss)
+
+    from keras_multimodel.layers.moe.routers.router import Routing
+
+    layer = kmm.layers.MoELayer(16, num_experts=8, router=SigmoidRouter(8, top_k=2))
+    assert layer(np.ones((2, 5, 16), "float32")).shape == (2, 5, 16)
+    ```
     """
 
     causal = True
@@ -83,41 +87,51 @@ class Router(keras.layers.Layer):
         self,
         num_experts: int,
         top_k: int = 4,
-        kernel_initializer="glorot_uniform",
+        kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
         **kwargs,
     ):
         if keras.config.dtype_policy().compute_dtype != "float64":
             kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        check_positive_int("num_experts", num_experts)
-        check_positive_int("top_k", top_k)
-        if top_k > num_experts:
+        self.num_experts = positive_int("num_experts", num_experts)
+        self.top_k = positive_int("top_k", top_k)
+        if self.top_k > self.num_experts:
             raise ValueError(
                 "`top_k` must be at most `num_experts`. "
                 f"Received: top_k={top_k}, num_experts={num_experts}"
             )
-        self.num_experts = num_experts
-        self.top_k = top_k
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         self.gate_kernel = self.add_weight(
             name="gate_kernel",
             shape=(input_shape[-1], self.num_experts),
             initializer=self.kernel_initializer,
         )
 
-    def call(self, inputs, mask=None, training=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = None):
         tokens = ops.reshape(inputs, (-1, inputs.shape[-1]))
         return self.route(tokens, self.token_weights(tokens, mask), training)
 
-    def route(self, tokens, mask, training):
-        """Routes `tokens` `(T, D)`, where `mask` `(T,)` is 1.0 at real tokens, 0.0 at padding."""
+    def route(self, tokens: Tensor, mask: Tensor, training: bool | None) -> Routing:
+        """Chooses experts; a subclass implements it.
+
+        Args:
+            tokens: `(T, D)`.
+            mask: `(T,)` in the dtype of `tokens`, 1.0 at real tokens, 0.0 at padding.
+            training: whether to train.
+
+        Returns:
+            The choices.
+
+        Raises:
+            ValueError: the subclass has no `route`.
+        """
         raise ValueError(f"`{type(self).__name__}` must implement `route`.")
 
-    def compute_mask(self, inputs, previous_mask=None):
-        return None
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None):
+        return None  # a `Routing` has no positions
 
     def get_config(self):
         return {
@@ -128,21 +142,32 @@ class Router(keras.layers.Layer):
         }
 
     @staticmethod
-    def token_weights(tokens, mask):
-        """Returns `mask` `(T,)` in the dtype of `tokens`, ones if there is none."""
+    def token_weights(tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Returns `mask` as a vector `(T,)` in the dtype of `tokens`, ones if there is none."""
         if mask is None:
             return ops.ones_like(tokens[:, 0])
         return ops.cast(ops.reshape(mask, (-1,)), tokens.dtype)
 
-    def choose(self, scores, count=None):
+    def choose(self, scores: Tensor, count: int | None = None) -> tuple[Tensor, Tensor]:
         """Returns the `count` (default `top_k`) largest `scores` `(T, E)`, and their experts."""
         return stable_top_k(scores, count or self.top_k)
 
-    def without_padding(self, experts, mask):
-        """Returns `experts` `(T, K)` with the places of padding emptied."""
+    def without_padding(self, experts: Tensor, mask: Tensor) -> Tensor:
+        """Returns `experts` `(T, K)` with the places of padding emptied, that is, set to E."""
         return ops.where(mask[:, None] > 0, ops.cast(experts, "int32"), self.num_experts)
 
-    def sum_by_expert(self, values, experts):
+    def sum_by_expert(self, values: Tensor, experts: Tensor) -> Tensor:
         """Returns `(E,)`, the sums of `values` `(T, K)` by expert."""
         flat = ops.reshape(values, (-1,)), ops.reshape(experts, (-1,))
+        # Empty places, which hold E, are summed in a segment of their own, and cut off.
         return ops.segment_sum(*flat, num_segments=self.num_experts + 1)[: self.num_experts]
+
+    def switch_loss(self, probabilities: Tensor, chosen: Tensor, mask: Tensor) -> Tensor:
+        """Returns the loss of Switch for `probabilities` `(T, E)` and choices `(T, K)`."""
+        counts = self.sum_by_expert(ops.ones_like(chosen, dtype=probabilities.dtype), chosen)
+        return switch_balance_loss(probabilities, counts, mask)
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Returns the softmax of the last axis; of a single score, for which Keras warns, 1."""
+    return ops.softmax(scores, axis=-1) if scores.shape[-1] > 1 else ops.exp(scores - scores)

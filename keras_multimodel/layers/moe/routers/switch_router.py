@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
-from keras_multimodel.layers.moe.balance_losses import switch_balance_loss
-from keras_multimodel.layers.moe.routers.router import Router, Routing, check_not_negative, softmax
+from keras_multimodel.argument_checks import not_negative
+from keras_multimodel.layers.moe.routers.router import Router, Routing, softmax
+from keras_multimodel.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -28,7 +29,7 @@ class SwitchRouter(Router):
         A `Routing`.
 
     Example:
-        >>> SwitchRouter(num_experts=8)(keras.random.normal((3, 5, 16))).indices.shape
+        >>> kmm.layers.SwitchRouter(num_experts=8)(np.ones((3, 5, 16))).indices.shape
         (15, 1)
 
     Reference:
@@ -40,16 +41,15 @@ class SwitchRouter(Router):
         num_experts: int,
         jitter: float = 0.01,
         seed: int | None = None,
-        kernel_initializer="glorot_uniform",
+        kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
         **kwargs,
     ):
         super().__init__(num_experts, 1, kernel_initializer, **kwargs)
-        check_not_negative("jitter", jitter)
-        self.jitter = jitter
+        self.jitter = not_negative("jitter", jitter)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def route(self, tokens, mask, training):
+    def route(self, tokens: Tensor, mask: Tensor, training: bool | None) -> Routing:
         if training and self.jitter:
             shape, low, high = ops.shape(tokens), 1.0 - self.jitter, 1.0 + self.jitter
             tokens = tokens * keras.random.uniform(shape, low, high, seed=self.seed_generator)
@@ -57,11 +57,10 @@ class SwitchRouter(Router):
         probabilities = softmax(logits)
         gates, experts = self.choose(probabilities)
         chosen = self.without_padding(experts, mask)
-        counts = self.sum_by_expert(ops.ones_like(gates), chosen)
-        loss = switch_balance_loss(probabilities, counts, mask)
+        loss = self.switch_loss(probabilities, chosen, mask)
         return Routing(chosen, gates * mask[:, None], logits, loss)
 
     def get_config(self):
         config = super().get_config()
-        del config["top_k"]
+        del config["top_k"]  # always 1, and no argument
         return {**config, "jitter": self.jitter, "seed": self.seed}

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_multimodel.layers.moe.balance_losses import switch_balance_loss
 from keras_multimodel.layers.moe.routers.router import Router, Routing, softmax
+from keras_multimodel.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -29,13 +29,12 @@ class TopKRouter(Router):
         A `Routing`.
 
     Example:
-        >>> router = TopKRouter(num_experts=8, top_k=2)
-        >>> router(keras.random.normal((3, 5, 16))).gates.shape
+        >>> kmm.layers.TopKRouter(num_experts=8, top_k=2)(np.ones((3, 5, 16))).gates.shape
         (15, 2)
 
     Reference:
         Riquelme et al. 2021, arXiv 2106.05974 (softmax before top-k); Jiang et al. 2024, arXiv
-        2401.04088 (normalised).
+        2401.04088 (normalized).
     """
 
     def __init__(
@@ -43,21 +42,20 @@ class TopKRouter(Router):
         num_experts: int,
         top_k: int = 4,
         normalize: bool = True,
-        kernel_initializer="glorot_uniform",
+        kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
         **kwargs,
     ):
         super().__init__(num_experts, top_k, kernel_initializer, **kwargs)
         self.normalize = normalize
 
-    def route(self, tokens, mask, training):
+    def route(self, tokens: Tensor, mask: Tensor, training: bool | None) -> Routing:
         logits = ops.matmul(tokens, self.gate_kernel)
         probabilities = softmax(logits)
         gates, experts = self.choose(probabilities)
         if self.normalize:
             gates = gates / ops.sum(gates, axis=-1, keepdims=True)
         chosen = self.without_padding(experts, mask)
-        counts = self.sum_by_expert(ops.ones_like(gates), chosen)
-        loss = switch_balance_loss(probabilities, counts, mask)
+        loss = self.switch_loss(probabilities, chosen, mask)
         return Routing(chosen, gates * mask[:, None], logits, loss)
 
     def get_config(self):

@@ -1,4 +1,4 @@
-import importlib
+import functools
 
 import keras
 import numpy as np
@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+from keras_multimodel.layers.moe.dispatch import sorted_rows, static_blocks, tensorflow_groups
 from keras_multimodel.layers.moe.dispatch.sparse_feed_forward import (
     expert_choice_feed_forward,
+    expert_forward,
     sparse_feed_forward,
+    within_capacity,
 )
 from tests.layers.moe.dispatch import expert_cases
-
-module = importlib.import_module("keras_multimodel.layers.moe.dispatch.sparse_feed_forward")
 
 every_routing = pytest.mark.parametrize("routing", expert_cases.ROUTINGS)
 every_activation = pytest.mark.parametrize("activation", expert_cases.ACTIVATIONS)
@@ -86,24 +87,34 @@ def assert_same(results, expected):
 @every_activation
 @pytest.mark.parametrize("few", [True, False])
 def test_jit_gives_the_same_outputs_and_gradients(routing, activation, few, monkeypatch):
-    assert module._is_few(np.zeros((expert_cases.TOKENS, 1)), np.zeros((1, 2)), 8)
-    monkeypatch.setattr(module, "_is_few", lambda *arguments: few)
+    assert static_blocks.is_few(np.zeros((expert_cases.TOKENS, 1)), np.zeros((1, 2)), 8)
+    monkeypatch.setattr(static_blocks, "is_few", lambda *arguments: few)
     compiled = expert_cases.run(routing, activation, jit=True)
     assert_same(compiled, expert_cases.run(routing, activation))
 
 
+def ways():
+    """What runs on this backend, or on another one with the same operations."""
+    if keras.backend.backend() == "tensorflow":
+        backends_own = tensorflow_groups.tensorflow_groups
+    else:
+        backends_own = sorted_rows.sorted_rows
+    return backends_own, static_blocks.static_blocks, static_blocks.all_experts
+
+
+def run_way(way, x, experts, gates, kernels):
+    arrays = [ops.convert_to_tensor(a) for a in (x, experts, gates)]
+    kernels = [ops.convert_to_tensor(kernel) for kernel in kernels]
+    forward = functools.partial(expert_forward, activation=keras.activations.relu)
+    return ops.convert_to_numpy(way(*arrays, kernels, forward))
+
+
 @every_routing
 def test_the_ways_to_compute_agree(routing):
-    """Those of XLA, of torch, and of JAX on accelerators, on any backend."""
     x, gates, _, kernels, experts = expert_cases.arrays(routing, "relu")
-    arguments = [ops.convert_to_tensor(a) for a in (x, experts, gates)]
-    kernels = [ops.convert_to_tensor(kernel) for kernel in kernels]
-    expected = reference(
-        x, experts, gates, kernels=[np.array(k) for k in kernels], activation="relu"
-    )
-    ways = "_sorted_feed_forward", "_blocked_feed_forward", "_all_experts_feed_forward"
-    for way in (getattr(module, name) for name in ways):
-        y = ops.convert_to_numpy(way(*arguments, kernels, keras.activations.relu))
+    expected = reference(x, experts, gates, kernels, "relu")
+    for way in ways():
+        y = run_way(way, x, experts, gates, kernels)
         np.testing.assert_allclose(y, expected, atol=1e-4)
 
 
@@ -136,19 +147,15 @@ def test_any_routing_is_carried_out(tokens, experts, top_k, data):
 )
 def test_which_tokens_are_few(tokens, num_experts, top_k, few):
     x, experts = keras.KerasTensor((tokens, 8)), keras.KerasTensor((tokens, top_k))
-    assert module._is_few(x, experts, num_experts) == few
+    assert static_blocks.is_few(x, experts, num_experts) == few
 
 
 def test_an_expert_has_no_say_in_tokens_that_did_not_choose_it():
     x, gates, _, kernels, experts = expert_cases.arrays("one_expert_takes_all", "relu")
     kernels = [np.where(np.arange(5)[:, None, None] == 3, kernel, np.nan) for kernel in kernels]
-    y = module._all_experts_feed_forward(
-        *(ops.convert_to_tensor(a) for a in (x, experts, gates)),
-        [ops.convert_to_tensor(kernel) for kernel in kernels],
-        keras.activations.relu,
-    )
+    y = run_way(static_blocks.all_experts, x, experts, gates, kernels)
     expected = reference(x, experts, gates, kernels, "relu")
-    np.testing.assert_allclose(ops.convert_to_numpy(y), expected, atol=1e-4)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
 
 
 def test_experts_that_choose_tokens():
@@ -171,7 +178,7 @@ def test_experts_that_choose_tokens():
 
 @on_tensorflow
 def test_half_precision_stacks_the_same_gradients():
-    """Kernels in bfloat16 take the other way to stack; 2^-8 is the precision of bfloat16."""
+    """2^-8 is the precision of bfloat16."""
     import tensorflow as tf
 
     x, gates, upstream, kernels, experts = expert_cases.arrays("mixed", "relu")
@@ -188,7 +195,6 @@ def test_half_precision_stacks_the_same_gradients():
 
 @on_tensorflow
 def test_gradients_that_a_graph_reshapes():
-    """They are written in place; the graph must not read them before they are there."""
     import tensorflow as tf
 
     x, gates, upstream, kernels, experts = expert_cases.arrays("mixed", "relu")
@@ -210,3 +216,23 @@ def test_gradients_that_a_graph_reshapes():
     expected = vector()
     for _ in range(5):
         np.testing.assert_allclose(tf.function(vector)(), expected, rtol=1e-5, atol=1e-5)
+
+
+def kept(experts, num_experts, capacity):
+    experts = ops.convert_to_tensor(np.array(experts, "int32"))
+    return ops.convert_to_numpy(within_capacity(experts, num_experts, capacity))
+
+
+def test_first_choices_come_first_then_earlier_tokens():
+    """Expert 0 takes two: its first choices, tokens 0 and 2, and no second choice (token 1)."""
+    result = kept([[0, 1], [1, 0], [0, 1], [0, 2]], num_experts=3, capacity=2)
+    assert result.tolist() == [[True, True], [True, False], [True, False], [False, True]]
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.integers(1, 5))
+def test_an_expert_keeps_as_many_as_it_can(experts, capacity):
+    result = kept([[e] for e in experts], num_experts=3, capacity=capacity)[:, 0]
+    for expert in range(3):
+        chosen = np.array(experts) == expert
+        assert np.sum(result & chosen) == min(capacity, np.sum(chosen))

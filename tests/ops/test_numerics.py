@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_multimodel.ops.layer_norm import layer_norm
+from keras_multimodel.ops.numerics import layer_norm, stable_top_k
 from tests import references
 from tests.layers.modalities import conv_res_weights as golden
 
@@ -78,3 +78,15 @@ def test_the_written_gradient_is_that_of_automatic_differentiation(rows, channel
         gradients.append(tape.gradient(y, (x, scale, offset), output_gradients=dy))
     for expected, received in zip(*gradients):
         np.testing.assert_allclose(received, expected, atol=1e-4)
+
+
+def test_the_lowest_index_wins_ties():
+    values, indices = stable_top_k(ops.convert_to_tensor([[1.0, 3.0, 3.0, 1.0, 3.0]]), 4)
+    np.testing.assert_array_equal(ops.convert_to_numpy(values), [[3.0, 3.0, 3.0, 1.0]])
+    np.testing.assert_array_equal(ops.convert_to_numpy(indices), [[1, 2, 4, 0]])
+
+
+@pytest.mark.parametrize("shape, k", [((0, 4), 2), ((2, 3, 0), 0)])
+def test_of_nothing_there_is_nothing(shape, k):
+    values, indices = stable_top_k(ops.zeros(shape), k)
+    assert tuple(values.shape) == tuple(indices.shape) == (*shape[:-1], k)
