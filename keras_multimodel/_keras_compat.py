@@ -120,3 +120,11 @@ class BuiltBeforeData(keras.Model):
         # TensorFlow's trainer calls this one. Without a strategy it makes variables while tracing.
         if self._distribute_strategy is not None:
             self.make_variables()
+
+
+def has_value(variable: keras.Variable) -> bool:
+    """Returns whether a variable can be read now.
+
+    The trainer of JAX takes the values of a model's variables away while it compiles a step.
+    """
+    return getattr(variable, "_value", None) is not None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from keras_multimodel import _keras_compat
 from keras_multimodel.layers.moe.routers.router import Router, Routing
 from keras_multimodel.typing import Tensor
 
@@ -88,18 +89,13 @@ class ExpertStatistic(keras.metrics.Metric):
         """Does nothing: the layer counts."""
 
     def result(self):
-        if any(_is_away(counter) for counter in self._counters()):
+        if not all(_keras_compat.has_value(counter) for counter in self._counters()):
             return ops.zeros(())
         return self._compute()
 
     def reset_state(self):
         for counter in self._counters():
             counter.assign(ops.zeros(counter.shape, counter.dtype))
-
-
-def _is_away(variable):
-    """Returns whether the compiled step of JAX has taken the variable's value with it."""
-    return keras.backend.backend() == "jax" and variable._value is None
 
 
 def busiest(expert_tokens: Tensor) -> Tensor:
