@@ -1,9 +1,9 @@
 """Whether the input of the eight-task demo keeps up with its training.
 
-The data set alone and the training steps alone take turns in one process, since a machine's speed
-changes by the minute. Training reads batches that are in memory already. A cold epoch encodes every
-example (audio and text); its successors read the cache. Padding is that of an epoch of joint steps,
-with a fixed number of examples of each task in a step and with a token budget.
+The data set alone and the training steps alone take turns in one process, since the speed of a
+machine changes by the minute. Training reads batches that are already in memory. A cold epoch
+encodes every example (audio and text); later epochs read the cache. Padding is that of an epoch of
+joint steps, with a fixed number of examples of each task in a step and with a token budget.
 
 Usage: python benchmarks/input_pipeline.py [--rounds 3] [--steps 10] [--examples 200000]
 prints JSON: steps per second, ratios of medians, share of padding, resident memory in MB.
@@ -48,7 +48,7 @@ def bucketed(datasets):
 
 
 def read_epoch(dataset):
-    """Returns steps per second of one epoch of the data set, read by nobody else."""
+    """Returns steps per second of one epoch of the data set alone."""
     start = time.perf_counter()
     steps = sum(1 for _ in dataset)
     return steps / (time.perf_counter() - start)
@@ -98,13 +98,13 @@ def padding(mixture):
 
 
 def resident_megabytes():
-    """Returns the memory that the process holds now; Linux only."""
+    """Returns the resident memory of the process; Linux only."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
 
 
 def memory(datasets, examples, samples=10):
-    """Reads examples, and takes the memory after each of ten parts."""
+    """Reads examples, and measures the memory after each of ten parts."""
     steps = -(-examples // sum(SHARES.values()))
     stream = iter(mixed(datasets).repeat())
     held = []

@@ -1,9 +1,9 @@
 """Memory of a process that reads 200,000 generated examples through a mixture.
 
-    python benchmarks/mixture_memory.py [examples]
+Reads three mixtures, ten epochs each: without a position, with a position and a schedule, and with
+a token budget. Prints the resident memory after every epoch: it must not grow.
 
-Three mixtures are read in ten epochs each: without a position, with one and a schedule, and with a
-token budget. Prints the resident memory after every epoch: it must not grow.
+Usage: python benchmarks/mixture_memory.py [examples]
 """
 
 import os
@@ -29,7 +29,7 @@ WAYS = {
 
 
 def generated(examples: int, seed: int) -> tf.data.Dataset:
-    """Returns generated examples of unknown number: sequences of 10 to 50 ids."""
+    """Returns a data set of unknown size: sequences of 10 to 50 ids."""
 
     def generate():
         random = np.random.default_rng(seed)
@@ -48,7 +48,7 @@ def resident() -> float:
 
 
 def main(examples: int) -> None:
-    """Reads the examples of two tasks, half of them each, in each way, and prints the memory."""
+    """Reads the examples of two tasks, half of them each, with each mixture; prints the memory."""
     steps = examples // (2 * ROWS * EPOCHS)
     for name, arguments in WAYS.items():
         sets = {task: generated(examples // 2, seed) for seed, task in enumerate("ab")}

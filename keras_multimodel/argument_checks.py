@@ -33,6 +33,14 @@ def optional_positive_int(argument: str, value: Any) -> int | None:
     return None if value is None else positive_int(argument, value)
 
 
+def integer(argument: str, value: Any) -> int:
+    """Returns `value`, which may be negative, as an `int`; see `positive_int`."""
+    number = _as_int(value)
+    if number is None:
+        raise ValueError(f"`{argument}` must be an integer. Received: {argument}={value!r}")
+    return number
+
+
 def not_negative(argument: str, value: Any) -> float:
     """Returns a finite number of at least 0.
 

@@ -18,6 +18,14 @@ def test_what_is_no_positive_integer_is_refused(value):
         checks.positive_int("size", value)
 
 
+def test_integers_may_be_negative():
+    assert checks.integer("seed", np.int64(-3)) == -3
+    assert type(checks.integer("seed", np.int64(-3))) is int
+    for value in (1.0, "1", None, True):
+        with pytest.raises(ValueError, match="`seed` must be an integer. Received: seed="):
+            checks.integer("seed", value)
+
+
 def test_a_minimum_is_named():
     assert checks.positive_int("size", 2, minimum=2) == 2
     with pytest.raises(ValueError, match="`size` must be an integer of at least 2. .*size=1"):

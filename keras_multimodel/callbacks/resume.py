@@ -8,7 +8,7 @@ import keras
 
 from keras_multimodel import _keras_compat
 from keras_multimodel.callbacks import state_file
-from keras_multimodel.data.mixing.position import Position
+from keras_multimodel.data.mixing.mixture import Position
 
 _EPOCH_OVER = "the epoch that was cut is over"
 

@@ -13,7 +13,7 @@ from keras_multimodel.data.encoding.encode import encode as encode
 from keras_multimodel.data.mixing import schedules as schedules
 from keras_multimodel.data.mixing.mix import batch as batch
 from keras_multimodel.data.mixing.mix import mix as mix
-from keras_multimodel.data.mixing.position import Position as Position
+from keras_multimodel.data.mixing.mixture import Position as Position
 from keras_multimodel.data.preprocessing.audio import AudioPreprocessor as AudioPreprocessor
 from keras_multimodel.data.preprocessing.audio import WaveformPreprocessor as WaveformPreprocessor
 from keras_multimodel.data.preprocessing.categories import (

@@ -1,12 +1,14 @@
-"""What the functions of this package check of their arguments."""
+"""Checks of data sets that are arguments of the functions of `keras_multimodel.data`."""
+
+from typing import Any
 
 import tensorflow as tf
 
 _KEYS = {"inputs", "targets"}
 
 
-def check_elements(argument: str, dataset: tf.data.Dataset, optional: tuple[str, ...] = ()) -> None:
-    """Checks the elements of a data set.
+def check_examples(argument: str, dataset: Any, optional: tuple[str, ...] = ()) -> None:
+    """Checks that a data set holds examples, raw or encoded.
 
     Args:
         argument: its name, for messages.
@@ -14,12 +16,10 @@ def check_elements(argument: str, dataset: tf.data.Dataset, optional: tuple[str,
         optional: keys that may stand beside `inputs` and `targets`.
 
     Raises:
-        ValueError: it is none, or its elements are no dicts of these keys.
+        ValueError: it is not a data set, its elements are not dicts of these keys, or a value is
+            ragged or sparse.
     """
-    if not isinstance(dataset, tf.data.Dataset):
-        raise ValueError(
-            f"`{argument}` must be a tf.data.Dataset. Received: {type(dataset).__name__}"
-        )
+    _check_dataset(argument, dataset)
     spec = dataset.element_spec
     if not isinstance(spec, dict) or set(spec) - set(optional) != _KEYS:
         received = sorted(spec) if isinstance(spec, dict) else spec
@@ -27,11 +27,64 @@ def check_elements(argument: str, dataset: tf.data.Dataset, optional: tuple[str,
             f"`{argument}` must have elements with the keys 'inputs' and 'targets'. "
             f"Received: {received}"
         )
+    for key, value in spec.items():
+        if isinstance(value, tf.RaggedTensorSpec | tf.SparseTensorSpec):
+            raise ValueError(
+                f"`{argument}` must hold dense tensors: `.map(dict)` makes rows of a ragged tensor "
+                "dense, and others have `to_tensor` or `tf.sparse.to_dense`. "
+                f"Received: {key}={value}"
+            )
 
 
-def check_choice(argument: str, value, choices: tuple[str, ...]) -> None:
-    """Raises a ValueError unless `value` is one of `choices`."""
-    if value not in choices:
+def check_encoded(argument: str, dataset: Any) -> None:
+    """Checks that a data set holds encoded examples.
+
+    Args:
+        argument: its name, for messages.
+        dataset: the data set.
+
+    Raises:
+        ValueError: it is not, or a value is not an array of numbers.
+    """
+    check_examples(argument, dataset)
+    _check_arrays(argument, dataset.element_spec.values())
+
+
+def check_steps(argument: str, dataset: Any, expected: str) -> None:
+    """Checks that a data set holds steps `(x, y)`, as `mix` and `batch` return them.
+
+    Args:
+        argument: its name, for messages.
+        dataset: the data set.
+        expected: the elements that it must have, for the message.
+
+    Raises:
+        ValueError: it does not, or a value is not an array of numbers.
+    """
+    _check_dataset(argument, dataset)
+    spec = dataset.element_spec
+    if not _is_step(spec):
+        raise ValueError(f"`{argument}` must have elements {expected}. Received: {spec}")
+    _check_arrays(argument, tf.nest.flatten(spec))
+
+
+def _is_step(spec):
+    x, y = spec[:2] if isinstance(spec, tuple) and len(spec) > 1 else (None, None)
+    if not isinstance(x, dict) or not isinstance(y, dict) or x.keys() != y.keys():
+        return False
+    return all(isinstance(part, dict) and "inputs" in part for part in x.values())
+
+
+def _check_dataset(argument, dataset):
+    if not isinstance(dataset, tf.data.Dataset):
         raise ValueError(
-            f"`{argument}` must be one of {', '.join(choices)}. Received: {argument}={value!r}"
+            f"`{argument}` must be a tf.data.Dataset. Received: {type(dataset).__name__}"
         )
+
+
+def _check_arrays(argument, specs):
+    for part in specs:
+        if not isinstance(part, tf.TensorSpec) or part.dtype == tf.string:
+            raise ValueError(
+                f"`{argument}` must hold arrays: use `kmm.data.encode`. Received: {part}"
+            )

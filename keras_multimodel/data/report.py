@@ -1,10 +1,9 @@
-"""What a data set holds, as a table and a figure.
-
-Reads a data set once and tells what is in it."""
+"""What data sets hold, as a table and a figure: numbers of examples, lengths, padding, speed."""
 
 import html
 import itertools
 import time
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,8 +12,11 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from keras_multimodel.data.checks import check_elements
+from keras_multimodel.argument_checks import optional_positive_int
+from keras_multimodel.data.checks import check_encoded, check_steps
 
+_PARTS = ("inputs", "targets")
+_QUICK = 2.0  # seconds without a progress bar
 _COLUMNS = ("task", "part", "examples", "min", "median", "mean", "p95", "max", "padding", "per_s")
 
 
@@ -24,7 +26,7 @@ class TaskReport:
 
     Attributes:
         examples: how many were read.
-        seconds: how long the data set took to give them. Tasks of a mixed data set share it.
+        seconds: how long the data set took to yield them. Tasks of a mixed data set share it.
         lengths: `"inputs"` and `"targets"` -> the length of each example without its padding, int
             `(examples,)`; only those that are sequences.
         positions: the same keys -> positions with padding, of all examples together.
@@ -37,7 +39,7 @@ class TaskReport:
 
     @property
     def examples_per_second(self) -> float:
-        """How fast the data set gives examples."""
+        """How fast the data set yields examples."""
         return self.examples / self.seconds
 
     def padding(self, part: str) -> float:
@@ -46,7 +48,7 @@ class TaskReport:
 
 
 class DataReport:
-    """What `kmm.data.report` found out. It prints as a table, in a notebook too.
+    """The result of `kmm.data.report`. It prints as a table, in a notebook too.
 
     Args:
         tasks: task -> its report; also an attribute.
@@ -63,10 +65,11 @@ class DataReport:
         return 1.0 - real / max(1, positions)
 
     def rows(self) -> list[dict]:
-        """Returns the table, a dict a row: for instance for `pandas.DataFrame`.
+        """Returns the table, one dict per row, as `pandas.DataFrame` takes it.
 
         Returns:
-            A row for each sequence of each task. A task without any has one row, without lengths.
+            A row for each sequence of each task. A task without a sequence has one row, without
+            lengths.
         """
         rows = []
         for name, task in self.tasks.items():
@@ -86,7 +89,7 @@ class DataReport:
         return rows
 
     def plot(self) -> Figure:
-        """Draws how long the sequences are, and how much of them is padding.
+        """Plots how long the sequences are, and how much of them is padding.
 
         Returns:
             A matplotlib figure.
@@ -145,27 +148,23 @@ def _cells(row: dict) -> list[str]:
     ]
 
 
-_PARTS = ("inputs", "targets")
-_QUICK = 2.0  # seconds without a progress bar
-
-
 def report(
     dataset: tf.data.Dataset | Mapping[str, tf.data.Dataset],
     max_examples: int | None = None,
     max_steps: int | None = None,
     progress: bool = True,
 ) -> DataReport:
-    """Reads data and tells how many examples there are, how long, how padded, and how fast.
+    """Reads data and reports how many examples there are, how long, how padded, and how fast.
 
     An example of rank 1 or 2 (ids, samples, frames) is a sequence along its first axis, and the
     zeros at its end are padding. Classes and images have a fixed size. The time is that of this
-    one reading, with all that the first pass over a data set costs (filling a cache, shuffling).
+    one pass, with all that the first pass over a data set costs (filling a cache, shuffling).
 
     Args:
         dataset: encoded examples (see `encode`), a dict task -> encoded examples, or steps `(x, y)`
-            as `mix` and `batch` give them.
-        max_examples: ends the reading of a data set with the step that reaches so many examples,
-            of all its tasks together.
+            as `mix` and `batch` return them.
+        max_examples: reading of a data set ends with the step that reaches this many examples, of
+            all its tasks together.
         max_steps: the most elements to read of a data set: examples, or steps of a mixed one.
         progress: whether to show a progress bar if it takes longer than two seconds.
 
@@ -179,15 +178,16 @@ def report(
     Example:
 
     ```python
-    print(kmm.data.report({"en_de": pairs, "speech": speech}))
-    kmm.data.report(kmm.data.mix(train, batch_size=64), max_steps=100).plot()
+    import tensorflow as tf
+
+    ids = {"inputs": np.array([[5, 3, 0, 0], [2, 7, 4, 1]]), "targets": np.array([0, 1])}
+    found = kmm.data.report({"topic": tf.data.Dataset.from_tensor_slices(ids)})
+    print(found)
+    print(f"{found.padding:.0%} padding")
     ```
     """
-    for name, value in (("max_examples", max_examples), ("max_steps", max_steps)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(
-                f"`{name}` must be a positive integer or None. Received: {name}={value}"
-            )
+    max_examples = optional_positive_int("max_examples", max_examples)
+    max_steps = optional_positive_int("max_steps", max_steps)
     sources = _sources(dataset)
     bounded = max_examples is not None or max_steps is not None
     for argument, source, _ in sources:
@@ -209,13 +209,13 @@ def _sources(dataset):
             raise ValueError("`dataset` must hold at least one task. Received: {}")
         named = [(f"dataset['{name}']", data, name) for name, data in dataset.items()]
     elif isinstance(dataset, tf.data.Dataset) and isinstance(dataset.element_spec, tuple):
-        _check_steps(dataset.element_spec)
+        expected = "{'inputs', 'targets'}, or (x, y) as `kmm.data.mix` returns them"
+        check_steps("dataset", dataset, expected)
         return [("dataset", dataset, _split_step)]
     else:
         named = [("dataset", dataset, "examples")]
     for argument, data, _ in named:
-        check_elements(argument, data)
-        _check_arrays(argument, data.element_spec)
+        check_encoded(argument, data)
     return [(argument, data, _example_of(name)) for argument, data, name in named]
 
 
@@ -228,30 +228,11 @@ def _split_step(step):
     return {task: {"inputs": x[task]["inputs"], "targets": y[task]} for task in y}
 
 
-def _check_steps(spec):
-    x, y = (*spec, None, None)[:2]
-    is_step = isinstance(x, dict) and isinstance(y, dict) and set(x) == set(y)
-    if not is_step or not all(isinstance(v, dict) and "inputs" in v for v in x.values()):
-        raise ValueError(
-            "`dataset` must have elements {'inputs', 'targets'}, or (x, y) as `kmm.data.mix` gives "
-            f"them. Received: {spec}"
-        )
-    _check_arrays("dataset", spec)
-
-
-def _check_arrays(argument, spec):
-    for part in tf.nest.flatten(spec):
-        if not isinstance(part, tf.TensorSpec) or part.dtype == tf.string:
-            raise ValueError(
-                f"`{argument}` must hold arrays: use `kmm.data.encode`. Received: {part}"
-            )
-
-
 def _read(argument, source, split, limits, progress):
     max_examples, max_steps = limits
-    lengths: dict = {}
-    positions: dict = {}
-    counts: dict = {}
+    counts: Counter = Counter()
+    positions: Counter = Counter()
+    lengths = defaultdict(list)
     seconds = 0.0
     iterator = source.as_numpy_iterator()
     size = int(source.cardinality())
@@ -260,13 +241,15 @@ def _read(argument, source, split, limits, progress):
         for _ in itertools.repeat(None) if max_steps is None else range(max_steps):
             start = time.perf_counter()
             element = next(iterator, None)
-            seconds += time.perf_counter() - start
+            seconds += time.perf_counter() - start  # without the time that counting takes
             if element is None:
                 break
             for task, parts in split(element).items():
-                counts[task] = counts.get(task, 0) + len(parts["inputs"])
+                counts[task] += len(parts["inputs"])
                 for part, values in parts.items():
-                    _add(lengths, positions, (task, part), values)
+                    if len(values) and values.ndim in (2, 3):
+                        lengths[task, part].append(_lengths(values))
+                        positions[task, part] += values.shape[0] * values.shape[1]
             bar.update()
             if max_examples is not None and sum(counts.values()) >= max_examples:
                 break
@@ -283,13 +266,11 @@ def _read(argument, source, split, limits, progress):
     }
 
 
-def _add(lengths, positions, key, values):
-    """Adds the examples `(batch, ...)` of a part, if there are any and they are sequences."""
-    if values.ndim not in (2, 3) or not len(values):
-        return
+def _lengths(values):
+    """Returns the length of each sequence of a batch, without the zeros at its end."""
     real = values != 0
     real = real.any(axis=-1) if real.ndim == 3 else real
-    last = real.shape[1] - np.argmax(real[:, ::-1], axis=1) if real.shape[1] else 0
-    found = np.where(real.any(axis=1), last, 0)
-    lengths.setdefault(key, []).append(found.astype("int32"))
-    positions[key] = positions.get(key, 0) + real.size
+    if not real.shape[1]:
+        return np.zeros(len(real), "int32")
+    last = real.shape[1] - np.argmax(real[:, ::-1], axis=1)
+    return np.where(real.any(axis=1), last, 0).astype("int32")

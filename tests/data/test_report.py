@@ -96,7 +96,7 @@ def test_limits():
     mixed = data.mix({"text": sequences([2, 4]), "pictures": images(6)}, batch_size=4).repeat()
     report = data.report(mixed, max_examples=10)
     assert [task.examples for task in report.tasks.values()] == [6, 6]  # 4, 8, 12
-    assert data.report(mixed, max_steps=2).tasks["text"].examples == 4
+    assert data.report(mixed, max_steps=np.int64(2)).tasks["text"].examples == 4
 
 
 def test_speed_is_that_of_the_data_set():

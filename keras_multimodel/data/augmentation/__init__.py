@@ -1,4 +1,4 @@
 """Random changes of training inputs, each determined by a seed.
 
-May import `data.mixing.position` and nothing else of the package.
+May import `data.mixing.mixture` and `data.checks`, and no layer or model.
 """

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from keras_multimodel.data.mixing.position import Position
+from keras_multimodel.argument_checks import integer
+from keras_multimodel.data.checks import check_steps
+from keras_multimodel.data.mixing.mixture import Mixture, Position
 
 
 def augment(
@@ -17,37 +19,39 @@ def augment(
 ) -> tf.data.Dataset:
     """Changes the inputs of training examples at random.
 
-    It stands between `mix` and `fit`. Evaluation and `generate` read the preprocessors alone, so
-    that nothing is changed there. A transform is a function `(inputs, seed) -> inputs` of one
-    example, such as `SpecAugment` and `ImageAugment`, or your own out of `tf` operations that take
-    a seed: `tf.image.stateless_random_hue`, `tf.random.stateless_uniform`.
+    Use it between `mix` and `fit`. Evaluation and `generate` read the preprocessors alone, so that
+    nothing is changed there. A transform is a function `(inputs, seed) -> inputs` of one example,
+    such as `SpecAugment` and `ImageAugment`, or your own, made of `tf` operations that take a seed:
+    `tf.image.stateless_random_hue`, `tf.random.stateless_uniform`.
 
     Each example gets a seed of its own, from `seed`, the epoch, the step and the row. So the same
-    seed gives the same changes however many calls run at once, and each epoch other ones.
+    seed makes the same changes however many calls run at once, and other changes in each epoch.
 
     Args:
-        dataset: steps `(x, y)`, as `mix` and `batch` give them.
+        dataset: steps `(x, y)`, as `mix` and `batch` return them.
         transforms: task -> transform of its inputs.
         seed: of all random numbers.
-        position: the one that `mix` was given, if any: a training that is resumed gets the changes
-            that it would have had without the cut.
+        position: the one that `mix` was given, if any: a training that is resumed then makes the
+            changes that it would have made without the interruption.
 
     Returns:
         A data set of the same elements, with other inputs.
 
     Raises:
         ValueError: `dataset` has other elements or lacks a task of `transforms`, a transform
-            changes the shape or the dtype of an example, or `position` is none.
+            changes the shape or the dtype of an example, or `position` is not a `Position`.
 
     Example:
 
     ```python
-    train = kmm.data.mix({"digits": digits, "speech": speech}, batch_size=64)
+    import tensorflow as tf
+
+    images = {"inputs": np.zeros((4, 8, 8, 1), "float32"), "targets": np.arange(4)}
+    train = kmm.data.mix({"digits": tf.data.Dataset.from_tensor_slices(images)}, batch_size=2)
     train = kmm.data.augment(train, {"digits": kmm.data.ImageAugment(shift=2)})
-    model.fit(train, validation_data=validation)
     ```
     """
-    _check_elements(dataset)
+    check_steps("dataset", dataset, "(x, y) as `kmm.data.mix` and `kmm.data.batch` return them")
     tasks = dataset.element_spec[0]
     if not isinstance(transforms, Mapping) or not set(transforms) <= set(tasks):
         raise ValueError(
@@ -55,15 +59,15 @@ def augment(
             f"Received: transforms={transforms!r}"
         )
     changes = {task: _traced(task, f, tasks[task]["inputs"]) for task, f in transforms.items()}
-
+    seed = integer("seed", seed)
     if not isinstance(position, Position | None):
         raise ValueError(
             f"`position` must be a `kmm.data.Position` or None. Received: position={position!r}"
         )
-    own = Position()
+    own = Position()  # counts the iterations of this data set where nothing else does
 
     def begin():
-        # The iteration of `mix` that begins next moves its own position on.
+        # Only read: the iteration of `mix` that starts next moves its own position.
         epoch, step = own.begin() if position is None else (position.epoch, position.step)
         return np.int64(epoch), np.int64(step)
 
@@ -84,14 +88,12 @@ def augment(
         steps = dataset.enumerate(tf.ensure_shape(first, ()))
         return steps.map(change, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
+    # As in `EpochReader`: `flat_map` asks for the epoch when an iteration starts.
     changed = tf.data.Dataset.range(1).flat_map(one_epoch)
+    size = int(dataset.cardinality())
     if position is None:
-        size = tf.data.experimental.assert_cardinality(dataset.cardinality())
-        return changed.apply(size).prefetch(2)
-    changed = changed.prefetch(2)
-    # Where the position is past the first steps, an iteration may have fewer.
-    changed.cardinality = dataset.cardinality
-    return changed
+        return changed.apply(tf.data.experimental.assert_cardinality(size)).prefetch(2)
+    return Mixture(changed, size).prefetch(2)
 
 
 def _number(task):
@@ -99,11 +101,9 @@ def _number(task):
 
 
 def _traced(task, transform, spec):
-    """Returns the transform as a function of one example and its seed, int32 `(2,)`, checked.
-
-    It is traced here, for an error within `tf.map_fn` would leave its mark on TensorFlow's variable
-    scope, and a strategy could not be entered any more.
-    """
+    """Returns the transform as a function of one example and its seed, int32 `(2,)`, checked."""
+    # Traced here and not by `tf.map_fn`, where an error would leave TensorFlow's variable scope
+    # open: no strategy could be entered any more.
     if not callable(transform):
         raise ValueError(
             f"`transforms['{task}']` must be a function. Received: {type(transform).__name__}"
@@ -140,17 +140,3 @@ def _change_rows(change_one, inputs, key):
     )
     with tf.control_dependencies([same]):
         return tf.ensure_shape(changed, inputs.shape)
-
-
-def _check_elements(dataset):
-    if not isinstance(dataset, tf.data.Dataset):
-        raise ValueError(f"`dataset` must be a tf.data.Dataset. Received: {type(dataset).__name__}")
-    spec = dataset.element_spec
-    inputs = spec[0] if isinstance(spec, tuple) else None
-    if not isinstance(inputs, dict) or not all(
-        isinstance(value, dict) and "inputs" in value for value in inputs.values()
-    ):
-        raise ValueError(
-            "`dataset` must have elements (x, y) as `kmm.data.mix` and `kmm.data.batch` give "
-            f"them. Received: {spec}"
-        )

@@ -2,17 +2,20 @@
 
 import tensorflow as tf
 
+from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.typing import Tensor
+
 
 class ImageAugment:
     """Shifts an image at random, mirrors it, and changes its brightness and contrast.
 
     Args:
-        shift: the most pixels that the image moves up or down, and left or right. What comes in at
-            the edge is the image mirrored there.
-        flip: whether half of the images are mirrored left to right. Not for digits or text.
-        brightness: the most that is added to or taken from each value, as a share of 255.
-        contrast: the most by which distances from the mean of each channel grow or shrink: 0.2
-            multiplies them by 0.8 to 1.2.
+        shift: the most pixels by which the image moves up or down, and left or right. The image is
+            mirrored at the edge to fill what comes in.
+        flip: whether to mirror half of the images left to right. Not for digits or text.
+        brightness: the most that is added to or subtracted from each value, as a share of 255.
+        contrast: the most by which distances from the mean of each channel change: 0.2 multiplies
+            them by 0.8 to 1.2.
 
     Call arguments:
         inputs: one image `(height, width, channels)` with values from 0 to 255.
@@ -22,13 +25,14 @@ class ImageAugment:
         An image of the same shape and dtype, with values from 0 to 255.
 
     Raises:
-        ValueError: an argument is out of range, or `inputs` are no image or smaller than `shift`.
+        ValueError: an argument is out of range, or `inputs` is not an image or smaller than
+            `shift`.
 
     Example:
 
-    ```python
-    train = kmm.data.augment(train, {"digits": kmm.data.ImageAugment(shift=2)}, seed=1)
-    ```
+    >>> augment = kmm.data.ImageAugment(shift=2, flip=True)
+    >>> augment(np.zeros((28, 28, 1), "uint8"), seed=(1, 2)).numpy().shape
+    (28, 28, 1)
     """
 
     def __init__(
@@ -38,17 +42,15 @@ class ImageAugment:
         brightness: float = 0.1,
         contrast: float = 0.1,
     ):
-        if not isinstance(shift, int) or shift < 0:
-            raise ValueError(f"`shift` must be an integer of at least 0. Received: shift={shift}")
         for name, value in (("brightness", brightness), ("contrast", contrast)):
             if not 0 <= value <= 1:
                 raise ValueError(f"`{name}` must be from 0 to 1. Received: {name}={value}")
-        self.shift = shift
+        self.shift = positive_int("shift", shift, minimum=0)
         self.flip = flip
         self.brightness = brightness
         self.contrast = contrast
 
-    def __call__(self, inputs, seed) -> tf.Tensor:
+    def __call__(self, inputs: Tensor, seed: Tensor) -> tf.Tensor:
         image = tf.convert_to_tensor(inputs)
         if image.shape.rank != 3 or image.dtype == tf.string:
             raise ValueError(
@@ -60,10 +62,13 @@ class ImageAugment:
                 f"`inputs` must be at least as high and wide as shift={self.shift}. "
                 f"Received: shape={image.shape}"
             )
+        # One seed for each change, whether it takes place or not: switching one change off leaves
+        # the others as they are.
         seeds = tf.unstack(tf.random.split(seed, 4))
         changed = tf.cast(image, tf.float32)
         if self.shift:
             edges = [[self.shift] * 2, [self.shift] * 2, [0, 0]]
+            # A window of the padded image: `tf.image` has no stateless shift.
             wide = tf.pad(changed, edges, mode="SYMMETRIC")
             changed = tf.image.stateless_random_crop(wide, tf.shape(image), seeds[0])
         if self.flip:

@@ -2,25 +2,27 @@
 
 import tensorflow as tf
 
+from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.typing import Tensor
+
 
 class SpecAugment:
     """Masks random bands and random stretches of log-mel frames, for training.
 
-    A mask of bands is `f` wide, from 0 to `band_width`, and starts anywhere; a mask of frames is
-    `t` long, from 0 to `frame_width` and at most `frame_share` of the example. What is masked gets
-    the mean of the example. Masks may overlap. Time warping, the third and least useful part of
-    the paper, is left out.
+    A mask of bands is 0 to `band_width` wide and starts anywhere; a mask of frames is 0 to
+    `frame_width` long, and at most `frame_share` of the example. Masked values become the mean of
+    the example. Masks may overlap. Time warping, the third and least useful part of the paper, is
+    left out.
 
-    Padding, the frames of zeros at the end, stays as it is and takes no part; a masked frame never
-    becomes a frame of zeros. The masks of tensorflow-io are not used, since they take no seed,
-    write zeros, and mask padding too.
+    Padding, the frames of zeros at the end, is neither masked nor counted, and a masked frame never
+    becomes a frame of zeros.
 
     Args:
-        num_band_masks: masks of bands an example.
+        num_band_masks: masks of bands per example.
         band_width: the most bands of a mask.
-        num_frame_masks: masks of frames an example.
+        num_frame_masks: masks of frames per example.
         frame_width: the most frames of a mask.
-        frame_share: the most of an example that one mask of frames takes, from 0 to 1.
+        frame_share: the largest share of an example that one mask of frames takes, from 0 to 1.
 
     Call arguments:
         inputs: float frames `(frames, bands)` of one example, padded or not.
@@ -30,13 +32,13 @@ class SpecAugment:
         Frames of the same shape and dtype.
 
     Raises:
-        ValueError: an argument is out of range, or `inputs` are no frames.
+        ValueError: an argument is out of range, or `inputs` are not frames.
 
     Example:
 
-    ```python
-    train = kmm.data.augment(train, {"speech": kmm.data.SpecAugment()}, seed=1)
-    ```
+    >>> augment = kmm.data.SpecAugment(frame_width=10)
+    >>> augment(np.ones((50, 40), "float32"), seed=(1, 2)).numpy().shape
+    (50, 40)
 
     Reference:
         Park et al. 2019, arXiv 1904.08779, section 2.
@@ -50,34 +52,24 @@ class SpecAugment:
         frame_width: int = 25,
         frame_share: float = 0.2,
     ):
-        sizes = {
-            "num_band_masks": num_band_masks,
-            "band_width": band_width,
-            "num_frame_masks": num_frame_masks,
-            "frame_width": frame_width,
-        }
-        for name, value in sizes.items():
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(
-                    f"`{name}` must be an integer of at least 0. Received: {name}={value}"
-                )
         if not 0 <= frame_share <= 1:
             raise ValueError(
                 f"`frame_share` must be from 0 to 1. Received: frame_share={frame_share}"
             )
-        self.num_band_masks = num_band_masks
-        self.band_width = band_width
-        self.num_frame_masks = num_frame_masks
-        self.frame_width = frame_width
+        self.num_band_masks = positive_int("num_band_masks", num_band_masks, minimum=0)
+        self.band_width = positive_int("band_width", band_width, minimum=0)
+        self.num_frame_masks = positive_int("num_frame_masks", num_frame_masks, minimum=0)
+        self.frame_width = positive_int("frame_width", frame_width, minimum=0)
         self.frame_share = frame_share
 
-    def __call__(self, inputs, seed) -> tf.Tensor:
+    def __call__(self, inputs: Tensor, seed: Tensor) -> tf.Tensor:
         frames = tf.convert_to_tensor(inputs)
         if frames.shape.rank != 2 or not frames.dtype.is_floating:
             raise ValueError(
                 "`inputs` must be float frames (frames, bands). "
                 f"Received: shape={frames.shape}, dtype={frames.dtype.name}"
             )
+        # Not the masks of tensorflow-io: they take no seed, write zeros, and mask padding too.
         sounds = tf.reduce_any(frames != 0, axis=1)
         real = tf.cumsum(tf.cast(sounds, tf.int32), reverse=True) > 0
         length = tf.math.count_nonzero(real, dtype=tf.float32)
@@ -91,6 +83,7 @@ class SpecAugment:
 
         total = tf.reduce_sum(tf.cast(frames, tf.float32))
         mean = tf.math.divide_no_nan(total, length * bands)
+        # Frames of zeros are padding for the modality net: a mean of 0 would end the example there.
         mean = tf.cast(tf.where(mean == 0, 1e-6, mean), frames.dtype)
         return tf.where(real[:, None] & (in_time[:, None] | in_bands), mean, frames)
 

@@ -1,17 +1,24 @@
-"""One bad example.
+"""Bad examples: the error that a preprocessor raises, the map that survives it, and the report.
 
-The error of a raw example that cannot be used.
-
-The bad examples of a data set: how many, of what kind, and where."""
+TensorFlow can drop an element whose function fails, but not say which it was. So `map_or_explain`
+numbers the elements and reads them in windows. A gap in the numbers of what is left means that the
+elements in between failed. Only those are passed to Python: good examples never wait for it.
+"""
 
 import threading
 from collections import Counter
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from keras_multimodel import user_warnings
+from keras_multimodel.typing import Nested, Tensor
+
+# Nothing here has Python control flow for AutoGraph, which warns of code that it cannot rewrite.
+do_not_convert = tf.autograph.experimental.do_not_convert
+
+_WINDOW = 128  # elements; that many raw examples are in memory
 
 
 class BadExample(NamedTuple):
@@ -21,11 +28,13 @@ class BadExample(NamedTuple):
         place: file and line, file, or task and number of the example.
         reason: what is wrong, in the same words for all such examples.
         message: the error.
+        task: the task whose example it is.
     """
 
     place: str
     reason: str
     message: str
+    task: str = ""
 
 
 class BadExampleError(ValueError):
@@ -38,7 +47,11 @@ class BadExampleError(ValueError):
     Example:
 
     ```python
-    raise kmm.data.BadExampleError("no title", f"`raw` must have a title. Received: raw={raw!r}")
+    class Title(kmm.data.Preprocessor):
+        def __call__(self, raw):
+            if "title" not in raw:
+                raise kmm.data.BadExampleError("no title", f"`raw` needs a title. Received: {raw}")
+            return raw["title"]
     ```
     """
 
@@ -48,7 +61,7 @@ class BadExampleError(ValueError):
 
 
 def require(
-    value: tf.Tensor, good, reason: str, explain: Callable[[], str], shown: tuple = ()
+    value: tf.Tensor, good: Tensor, reason: str, explain: Callable[[], str], shown: tuple = ()
 ) -> tf.Tensor:
     """Returns a tensor that is there only if a condition holds.
 
@@ -60,7 +73,8 @@ def require(
         shown: strings and tensors that a graph adds to the reason.
 
     Returns:
-        `value`. In a graph, computing it raises `tf.errors.InvalidArgumentError` if it does not.
+        `value`. If the condition does not hold in a graph, computing it raises a
+        `tf.errors.InvalidArgumentError`.
 
     Raises:
         BadExampleError: `good` is false, eagerly.
@@ -76,39 +90,41 @@ def require(
 class BadExamples:
     """Counts the examples that `kmm.data.encode(..., on_bad="skip")` skips. Printed, it is a table.
 
-    An example is counted once, however many passes are made over its data set. One report can serve
-    several data sets.
+    An example is counted once for a task, however many passes are made over its data set. One
+    report can serve the data sets of several tasks: the table then has a line for each task and
+    reason.
 
     Example:
 
     ```python
+    import tensorflow as tf
+
+    sentences = tf.data.Dataset.from_tensor_slices({"inputs": ["a b", ""], "targets": ["c", "d"]})
+    letters = kmm.data.train_text_preprocessor(["abcd"], 300, "char")
+    text = kmm.layers.TextModality(letters.vocabulary_size, 8, preprocessor=letters)
     bad = kmm.data.BadExamples()
-    train = kmm.data.encode(pairs, task, on_bad="skip", report=bad)
-    model.fit(kmm.data.mix({"en_de": train}, batch_size=32), epochs=3)
-    print(bad)
-    # reason          examples  first
-    # empty                  2  pairs.tsv:17
-    # missing column         1  pairs.tsv:120
-    # total                  3
+    train = kmm.data.encode(sentences, kmm.Task("copy", text, text), on_bad="skip", report=bad)
+    print(len(list(train)), bad.counts)  # 1 {'empty': 1}
     ```
     """
 
     def __init__(self):
-        self._found: dict = {}
+        self._found: dict[Hashable, BadExample] = {}
         self._shown = 0
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # data sets of several tasks may add from several threads
 
-    def add(self, key, place: str, reason: str, message: str) -> None:
-        """Adds an example; one whose `key` is known is not counted again.
+    def add(self, key: Hashable, place: str, reason: str, message: str, task: str = "") -> None:
+        """Adds an example, unless one with the same task and key was added before.
 
         Args:
-            key: what identifies the example, hashable.
+            key: what identifies the example among those of its task.
             place: where it is.
             reason: what is wrong, in the same words for all such examples.
             message: the error.
+            task: the task whose example it is.
         """
         with self._lock:
-            self._found.setdefault(key, BadExample(place, reason, message))
+            self._found.setdefault((task, key), BadExample(place, reason, message, task))
 
     @property
     def examples(self) -> tuple[BadExample, ...]:
@@ -121,22 +137,148 @@ class BadExamples:
         """Reason -> number of examples, the most frequent first."""
         return dict(Counter(example.reason for example in self.examples).most_common())
 
-    def show(self) -> None:
-        """Warns with the table, if examples were added since the last time."""
-        if len(self) > self._shown:
-            self._shown = len(self)
-            user_warnings.warn(f"Bad examples were skipped:\n{self}")
+    @property
+    def counts_by_task(self) -> dict[str, dict[str, int]]:
+        """Task -> reason -> number of examples, the most frequent first."""
+        by_task: dict[str, Counter] = {}
+        for example in self.examples:
+            by_task.setdefault(example.task, Counter())[example.reason] += 1
+        return {task: dict(counts.most_common()) for task, counts in by_task.items()}
+
+    def show(self, line: tuple[str, int] | None = None) -> None:
+        """Warns with the table, if examples were added since the last time.
+
+        Args:
+            line: file and number of the line that the warning points at; by default the user's.
+        """
+        with self._lock:
+            if len(self._found) <= self._shown:
+                return
+            self._shown = len(self._found)
+        user_warnings.warn(f"Bad examples were skipped:\n{self}", line)
 
     def __len__(self) -> int:
         return len(self._found)
 
     def __str__(self) -> str:
-        first: dict[str, str] = {}
+        by_task = self.counts_by_task
+        first: dict[tuple[str, str], str] = {}
         for example in self.examples:
-            first.setdefault(example.reason, example.place)
-        rows = [("reason", "examples", "first")]
-        rows += [(reason, str(count), first[reason]) for reason, count in self.counts.items()]
-        rows.append(("total", str(len(self)), ""))
-        wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
-        lines = (f"{name:<{wide[0]}}  {count:>{wide[1]}}  {place}" for name, count, place in rows)
-        return "\n".join(line.rstrip() for line in lines)
+            first.setdefault((example.task, example.reason), example.place)
+        rows = [("task", "reason", "examples", "first")]
+        for task, counts in by_task.items():
+            rows += [(task, reason, str(n), first[task, reason]) for reason, n in counts.items()]
+        rows.append(("total", "", str(len(self)), ""))
+        if len(by_task) < 2:  # a column that says the same in each line says nothing
+            rows = [(reason or task, *rest) for task, reason, *rest in rows]
+        numbers = max(len(row[-2]) for row in rows)
+        rows = [(*names, number.rjust(numbers), place) for *names, number, place in rows]
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        return "\n".join(lines)
+
+
+def map_or_explain(
+    dataset: tf.data.Dataset, function: Callable, explain: Callable
+) -> tf.data.Dataset:
+    """Maps a data set in parallel; elements for which the function fails are left out.
+
+    Args:
+        dataset: any data set.
+        function: element -> element, of TensorFlow operations.
+        explain: called with the number of an element and its arrays, in the order of
+            `tf.nest.flatten`, for each one that failed; what it raises ends the iteration.
+
+    Returns:
+        A data set in the same order.
+    """
+    spec = dataset.map(function).element_spec
+    numbered = dataset.enumerate().window(_WINDOW, drop_remainder=False).enumerate()
+
+    @do_not_convert
+    def map_window(window_number, window):
+        return _map_window(window_number * _WINDOW, window, function, explain, spec)
+
+    return numbered.flat_map(map_window)
+
+
+def or_else(function: Callable, argument: Any, default: Nested) -> Nested:
+    """Returns the result of a function in a graph, or a default of the same structure."""
+    one = tf.data.Dataset.from_tensors(argument).map(function).ignore_errors()
+    tried = one.concatenate(tf.data.Dataset.from_tensors(default)).take(1)
+    return tried.get_single_element()
+
+
+def call_at_end(dataset: tf.data.Dataset, function: Callable[[], None]) -> tf.data.Dataset:
+    """Adds a call of a Python function at the end of each pass over a data set."""
+
+    @do_not_convert
+    def call_and_drop(_):
+        def run():
+            function()
+            return False
+
+        return tf.ensure_shape(tf.numpy_function(run, [], tf.bool), ())
+
+    spec = dataset.element_spec
+    end = tf.data.Dataset.from_tensors(0).filter(call_and_drop).map(lambda _: _zeros(spec))
+    return dataset.concatenate(end)
+
+
+def _map_window(start, window, function, explain, spec):
+    numbers, elements = window
+    # `window` turns an element that is a dict into a dict of data sets.
+    elements = elements if isinstance(elements, tf.data.Dataset) else tf.data.Dataset.zip(elements)
+    pairs = tf.data.Dataset.zip((numbers, elements))
+    end = start + numbers.cardinality()
+
+    @do_not_convert
+    def attempt(number, element):
+        return number, function(element)
+
+    @do_not_convert
+    def explain_missing(expected, number):
+        missing = pairs.skip(expected - start).take(number - expected)
+        return missing.reduce(0, explain_one)  # one after the other, which a map would not be
+
+    @do_not_convert
+    def explain_one(count, numbered):
+        return count + tf.cast(_in_python(explain)(*numbered), tf.int32)
+
+    @do_not_convert
+    def step(expected, numbered):
+        number, mapped = numbered
+        count = tf.cond(number > expected, lambda: explain_missing(expected, number), lambda: 0)
+        with tf.control_dependencies([count]):
+            return tf.identity(number + 1), (number < end, mapped)
+
+    mapped = pairs.map(attempt, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    # One element more, so that elements that fail at the end of the window leave a gap too.
+    last = tf.data.Dataset.from_tensors(end).map(lambda end: (end, _zeros(spec)))
+    steps = mapped.ignore_errors().concatenate(last).scan(start, step)
+    return steps.filter(do_not_convert(lambda is_mapped, _: is_mapped)).map(_mapped)
+
+
+@do_not_convert
+def _mapped(_, mapped):
+    return mapped
+
+
+def _in_python(explain):
+    @do_not_convert
+    def call(number, element):
+        def run(*arrays):
+            explain(*arrays)
+            return True
+
+        return tf.numpy_function(run, [number, *tf.nest.flatten(element)], tf.bool, stateful=False)
+
+    return call
+
+
+def _zeros(spec: Nested) -> Any:
+    def zeros(part):
+        shape = [] if part.shape.rank is None else [size or 0 for size in part.shape]
+        return tf.zeros(shape, part.dtype)
+
+    return tf.nest.map_structure(zeros, spec)

@@ -1,139 +1,27 @@
-"""One raw example as arrays, if there is something in it to learn from.
+"""From raw examples to the arrays that a model reads, without the bad ones."""
 
-From raw examples to the arrays that a model reads."""
+from typing import Any
 
 import tensorflow as tf
 
-from keras_multimodel.data.checks import check_choice, check_elements
-from keras_multimodel.data.encoding.attempt import call_at_end, map_or_explain
-from keras_multimodel.data.encoding.bad_examples import BadExampleError, BadExamples, require
+from keras_multimodel import user_warnings
+from keras_multimodel.argument_checks import one_of
+from keras_multimodel.data.checks import check_examples
+from keras_multimodel.data.encoding.bad_examples import (
+    BadExampleError,
+    BadExamples,
+    call_at_end,
+    map_or_explain,
+    require,
+)
 from keras_multimodel.data.preprocessing.text import END_ID
 
 _SIDES = ("inputs", "targets")
 
 
-class ExampleEncoder:
-    """Turns a raw example into arrays, eagerly or in a graph, and refuses bad ones.
-
-    Args:
-        task: a `Task`.
-        cut: whether preprocessors with a `max_length` cut what is longer. Otherwise that is a bad
-            example, and so is one longer than the task's `max_input_length` or
-            `max_target_length`.
-
-    Call arguments:
-        example: dict of `inputs`, `targets` and, optionally, `problem`: what the reader of the
-            example found wrong, as `"reason: message"`, or `""`.
-
-    Returns:
-        Dict of `inputs` and `targets`.
-
-    Raises:
-        BadExampleError: the example is bad, eagerly. In a graph computing it raises a
-            `tf.errors.OpError`. Preprocessors may raise other errors.
-    """
-
-    def __init__(self, task, cut: bool):
-        self._nets = {"inputs": task.inputs, "targets": task.targets}
-        self._preprocessors = {side: net.preprocessor for side, net in self._nets.items()}
-        self._limits = dict.fromkeys(_SIDES)
-        if not cut:
-            limits = {"inputs": task.max_input_length, "targets": task.max_target_length}
-            for side, preprocessor in self._preprocessors.items():
-                lengths = (limits[side], getattr(preprocessor, "max_length", None))
-                self._limits[side] = min((n for n in lengths if n is not None), default=None)
-                if preprocessor is not None:
-                    self._preprocessors[side] = preprocessor.unlimited()
-
-    def __call__(self, example):
-        return {side: self._encode(side, _without_problem(example, side)) for side in _SIDES}
-
-    def why_bad(self, example) -> BadExampleError:
-        """Returns the error of an example, eagerly.
-
-        Args:
-            example: a raw example for which the call failed in a graph.
-        """
-        try:
-            self(example)
-        except BadExampleError as error:
-            return error
-        except Exception as error:
-            expected = str(error).partition(" Received: ")[0]
-            named = isinstance(error, ValueError) and not isinstance(error, UnicodeError)
-            reason = expected if named else type(error).__name__
-            return BadExampleError(reason, str(error))
-        return BadExampleError("failed once", "The example could be encoded only when tried again.")
-
-    def _encode(self, side, raw):
-        preprocessor = self._preprocessors[side]
-        array = raw if preprocessor is None else preprocessor.strict(raw)
-        array = self._check_length(side, array)
-        if array.dtype.is_floating:
-            array = _check_finite(side, array)
-        if array.shape.rank == 1 and array.dtype != tf.string:
-            array = _check_not_empty(side, array)
-        return self._check_range(side, array) if array.dtype.is_integer else array
-
-    def _check_length(self, side, array):
-        limit = self._limits[side]
-        if limit is None or array.shape.rank in (0, None):
-            return array
-        length = tf.shape(array)[0]
-        return require(
-            array,
-            length <= limit,
-            "too long",
-            lambda: f"`{side}` must have at most {limit} positions. Received: length={length}",
-        )
-
-    def _check_range(self, side, array):
-        net = self._nets[side]
-        is_class = array.shape.rank == 0
-        size = getattr(net, "num_classes" if is_class else "vocabulary_size", None)
-        if size is None or array.shape.rank not in (0, 1):
-            return array
-        return require(
-            array,
-            tf.reduce_all((array >= 0) & (tf.cast(array, tf.int64) < size)),
-            "not a class" if is_class else "not in the vocabulary",
-            lambda: f"`{side}` must be from 0 to {size - 1}. Received: {side}={array.numpy()}",
-        )
-
-
-def _without_problem(example, side):
-    """Returns one side of an example, unless its reader found something wrong."""
-    problem = example.get("problem")
-    if problem is None:
-        return example[side]
-    text = "" if not tf.executing_eagerly() else problem.numpy().decode("utf-8", "replace")
-    reason, _, message = text.partition(": ")
-    return require(example[side], tf.equal(problem, ""), reason, lambda: message)
-
-
-def _check_finite(side, array):
-    return require(
-        array,
-        tf.reduce_all(tf.math.is_finite(array)),
-        "not finite",
-        lambda: f"`{side}` must be finite numbers. Received: some that are NaN or infinite",
-    )
-
-
-def _check_not_empty(side, array):
-    """Checks that a sequence has more than padding and its end."""
-    is_content = (array != 0) & (array != END_ID) if array.dtype.is_integer else array != 0
-    return require(
-        array,
-        tf.reduce_any(is_content),
-        "empty",
-        lambda: f"`{side}` must hold more than padding. Received: {side}={array.numpy()}",
-    )
-
-
 def encode(
     dataset: tf.data.Dataset,
-    task,
+    task: Any,
     cache: bool = False,
     on_bad: str = "raise",
     report: BadExamples | None = None,
@@ -141,22 +29,23 @@ def encode(
 ) -> tf.data.Dataset:
     """Turns raw examples into the arrays that a task's modality nets read, and finds bad ones.
 
-    Bad is an example with: a file that is broken or cannot be read; audio that is silent (all
-    samples are equal); a value that is not finite; a text of nothing; a number or a name that is no
-    class; a tree that does not close; a row without its columns; whatever else a preprocessor
-    raises an error for; with `on_long="bad"` one that is too long.
+    An example is bad if: its file is broken or cannot be read; its audio is silent (all samples are
+    equal); a value is not finite; it has a length of 0, or a text of nothing; a number or a name is
+    not a class; a tree does not close; its row lacks columns; a preprocessor raises an error for
+    it; or, with `on_long="bad"`, it is too long.
 
     Args:
-        dataset: raw examples `{"inputs": ..., "targets": ...}`, as `kmm.datasets.load` gives them.
-            They may also have a `"source"`, such as `"pairs.tsv:17"`, for messages, and a
+        dataset: raw examples `{"inputs": ..., "targets": ...}`, as `kmm.datasets.load` returns
+            them. They may also have a `"source"`, such as `"pairs.tsv:17"`, for messages, and a
             `"problem"` of the form `"reason: message"`, empty for good examples.
         task: a `Task`; the preprocessors of `task.inputs` and `task.targets` are used. Where there
             is none, the value stays as it is.
         cache: whether to keep the encoded examples in memory after the first pass.
         on_bad: `"raise"`: the first bad example ends the iteration with a `tf.errors.OpError` that
-            names its source, or its number, and what is wrong. `"skip"`: bad examples are left out
-            and counted; at the end of a pass that found new ones, a warning shows the counts.
-        report: where bad examples are counted.
+            names the task, the source or the number of the example, and what is wrong. `"skip"`:
+            bad examples are left out and counted; at the end of a pass that found new ones, a
+            warning shows the counts.
+        report: counts the bad examples as they are skipped.
         on_long: `"cut"`: preprocessors that have a `max_length` cut there, and nothing else is
             limited. `"bad"`: an example that would be cut, or that is longer than
             `task.max_input_length` or `task.max_target_length`, is a bad one.
@@ -172,36 +61,152 @@ def encode(
     Example:
 
     ```python
-    bad = kmm.data.BadExamples()
-    train = kmm.data.encode(pairs, task, on_bad="skip", report=bad)
+    labels = kmm.data.CategoryPreprocessor(range(10))
+    task = kmm.Task(
+        "digits",
+        inputs=kmm.layers.ImageModality(8, preprocessor=kmm.data.ImagePreprocessor()),
+        targets=kmm.layers.CategoryModality(10, 8, preprocessor=labels),
+    )
+    digits = kmm.data.encode(kmm.datasets.load("digits", "test"), task)
     ```
     """
-    check_elements("dataset", dataset, optional=("source", "problem"))
-    check_choice("on_bad", on_bad, ("raise", "skip"))
-    check_choice("on_long", on_long, ("cut", "bad"))
+    check_examples("dataset", dataset, optional=("source", "problem"))
+    if not hasattr(task, "inputs") or not hasattr(task, "targets"):
+        raise ValueError(f"`task` must be a `kmm.Task`. Received: task={task!r}")
+    one_of("on_bad", on_bad, ("raise", "skip"))
+    one_of("on_long", on_long, ("cut", "bad"))
     if not isinstance(report, BadExamples | None):
         raise ValueError(f"`report` must be a BadExamples or None. Received: report={report!r}")
     report = BadExamples() if report is None else report
     spec = dataset.element_spec
     encoder = ExampleEncoder(task, cut=on_long == "cut")
-    origin = object()
+    this_data = object()  # numbers of examples mean something within one data set only
 
     def explain(number, *arrays):
         specs = tf.nest.flatten(spec)
         tensors = [tf.convert_to_tensor(a, s.dtype) for a, s in zip(arrays, specs, strict=True)]
         example = tf.nest.pack_sequence_as(spec, tensors)
         error = encoder.why_bad(example)
-        place, key = f"example {number} of {task.name}", (origin, int(number))
+        named = place = f"example {number} of {task.name}"
+        key = (this_data, int(number))
         if "source" in example:
-            place = key = example["source"].numpy().decode("utf-8", "replace")
+            key = place = example["source"].numpy().decode("utf-8", "replace")
+            named = f"{named}, {place}"
         if on_bad == "raise":
-            raise BadExampleError(error.reason, f"{place}: {error.reason}. {error}") from None
-        report.add(key, place, error.reason, str(error))
+            raise BadExampleError(error.reason, f"{named}: {error.reason}. {error}") from None
+        report.add(key, place, error.reason, str(error), task.name)
 
     encoded = map_or_explain(dataset, encoder, explain)
     if on_bad == "skip":
-        encoded = call_at_end(encoded, report.show)
+        # TensorFlow ends the pass on a thread of its own, from where no line of the user's is seen.
+        line = user_warnings.users_line()
+        encoded = call_at_end(encoded, lambda: report.show(line))
     size = dataset.cardinality()
     if size == tf.data.INFINITE_CARDINALITY or (size >= 0 and on_bad == "raise"):
         encoded = encoded.apply(tf.data.experimental.assert_cardinality(size))
     return encoded.cache() if cache else encoded
+
+
+class ExampleEncoder:
+    """Turns a raw example into arrays, eagerly or in a graph, and refuses bad ones.
+
+    Args:
+        task: a `Task`.
+        cut: whether preprocessors with a `max_length` cut what is longer. Otherwise a longer
+            example is bad, and so is one longer than the task's `max_input_length` or
+            `max_target_length`.
+
+    Call arguments:
+        example: dict of `inputs`, `targets` and, optionally, `problem`: what the reader of the
+            example found wrong, as `"reason: message"`, or `""`.
+
+    Returns:
+        Dict of `inputs` and `targets`.
+
+    Raises:
+        BadExampleError: the example is bad, eagerly. In a graph, computing it raises a
+            `tf.errors.OpError`. Preprocessors may raise other errors.
+    """
+
+    def __init__(self, task: Any, cut: bool):
+        self._nets = {"inputs": task.inputs, "targets": task.targets}
+        self._preprocessors = {side: net.preprocessor for side, net in self._nets.items()}
+        self._limits: dict[str, int | None] = dict.fromkeys(_SIDES)
+        if not cut:
+            limits = {"inputs": task.max_input_length, "targets": task.max_target_length}
+            for side, preprocessor in self._preprocessors.items():
+                lengths = (limits[side], getattr(preprocessor, "max_length", None))
+                self._limits[side] = min((n for n in lengths if n is not None), default=None)
+                if preprocessor is not None:
+                    self._preprocessors[side] = preprocessor.unlimited()
+
+    def __call__(self, example: dict) -> dict[str, tf.Tensor]:
+        return {side: self._encode(side, _without_problem(example, side)) for side in _SIDES}
+
+    def why_bad(self, example: dict) -> BadExampleError:
+        """Returns the error of an example, eagerly.
+
+        Args:
+            example: a raw example for which the call failed in a graph.
+        """
+        try:
+            self(example)
+        except BadExampleError as error:
+            return error
+        except UnicodeError as error:
+            return BadExampleError("not UTF-8", str(error))
+        except ValueError as error:
+            return BadExampleError(str(error).partition(" Received: ")[0], str(error))
+        except Exception as error:
+            # Whatever a preprocessor of the user's raises: the class says more than the message.
+            return BadExampleError("preprocessor failed", f"{type(error).__name__}: {error}")
+        return BadExampleError("failed once", "The example could be encoded only when tried again.")
+
+    def _encode(self, side, raw):
+        preprocessor = self._preprocessors[side]
+        array = raw if preprocessor is None else preprocessor.strict(raw)
+        for good, reason, explain in self._conditions(side, array):
+            array = require(array, good, reason, explain)
+        return array
+
+    def _conditions(self, side, array):
+        """Yields what an array must fulfill: a condition, what is wrong if not, and the message.
+
+        An error ends the loop, so that a condition may rely on those before it.
+        """
+        rank, limit, net = array.shape.rank, self._limits[side], self._nets[side]
+        if limit is not None and rank:
+            length = tf.shape(array)[0]
+            expected = f"`{side}` must have at most {limit} positions"
+            yield length <= limit, "too long", lambda: f"{expected}. Received: length={length}"
+        if rank != 0:
+            expected_size = f"`{side}` must not have a length of 0"
+            shape = tuple(array.shape)
+            yield tf.size(array) > 0, "empty", lambda: f"{expected_size}. Received: shape={shape}"
+        if array.dtype.is_floating:
+            finite = f"`{side}` must be finite numbers. Received: some that are NaN or infinite"
+            yield tf.reduce_all(tf.math.is_finite(array)), "not finite", lambda: finite
+
+        def received(expected):
+            return lambda: f"`{side}` must {expected}. Received: {side}={array.numpy()}"
+
+        if rank == 1 and array.dtype != tf.string:
+            is_content = array != 0
+            if array.dtype.is_integer:
+                is_content &= array != END_ID
+            yield tf.reduce_any(is_content), "empty", received("hold more than padding")
+        size = getattr(net, "vocabulary_size" if rank else "num_classes", None)
+        if size is not None and rank in (0, 1) and array.dtype.is_integer:
+            inside = tf.reduce_all((array >= 0) & (tf.cast(array, tf.int64) < size))
+            reason = "not in the vocabulary" if rank else "not a class"
+            yield inside, reason, received(f"be from 0 to {size - 1}")
+
+
+def _without_problem(example, side):
+    """Returns one side of an example, unless its reader found something wrong."""
+    problem = example.get("problem")
+    if problem is None:
+        return example[side]
+    text = problem.numpy().decode("utf-8", "replace") if tf.executing_eagerly() else ""
+    reason, _, message = text.partition(": ")
+    return require(example[side], tf.equal(problem, ""), reason, lambda: message)

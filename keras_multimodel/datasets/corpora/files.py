@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from keras_multimodel.data.encoding.attempt import or_else
+from keras_multimodel.data.encoding.bad_examples import or_else
 
 
 def existing_file(argument: str, path: str | Path) -> Path:

@@ -66,6 +66,15 @@ def test_nothing_to_change_changes_nothing():
     np.testing.assert_array_equal(still(picture(), [0, 0]), picture())
 
 
+def test_integers_of_numpy_are_integers():
+    of_numpy = data.ImageAugment(np.int64(2))
+    np.testing.assert_array_equal(
+        of_numpy(picture(), [1, 2]), data.ImageAugment(2)(picture(), [1, 2])
+    )
+    with pytest.raises(ValueError, match="`shift` must be an integer of at least 0.*shift=1.0"):
+        data.ImageAugment(shift=1.0)
+
+
 def test_errors():
     with pytest.raises(ValueError, match="`shift` must be an integer of at least 0.*shift=-1"):
         data.ImageAugment(shift=-1)

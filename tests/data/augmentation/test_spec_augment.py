@@ -103,6 +103,12 @@ def test_on_shipped_speech():
     assert 0 < share < 0.75 and changed.shape == plain.shape
 
 
+def test_integers_of_numpy_are_integers():
+    of_numpy = data.SpecAugment(*np.array([1, 3, 2, 9]), frame_share=np.float32(0.5))
+    plain = data.SpecAugment(1, 3, 2, 9, frame_share=0.5)
+    np.testing.assert_array_equal(of_numpy(frames(40, 8), [1, 2]), plain(frames(40, 8), [1, 2]))
+
+
 def test_errors():
     for name in ("num_band_masks", "band_width", "num_frame_masks", "frame_width"):
         with pytest.raises(ValueError, match=f"`{name}` must be an integer.*{name}=-1"):

@@ -1,5 +1,6 @@
 """Bad examples among a thousand good ones: raised with their place, or skipped and counted."""
 
+import inspect
 import io
 import types
 import warnings
@@ -16,12 +17,12 @@ TEXT = data.train_text_preprocessor(["a word", "words of a text"], 300, "char")
 PLACES = (0, 130, 131, 640, 1004)  # of the bad ones: both ends, side by side, across windows
 
 
-def make_task(reader, writer, **nets):
+def make_task(reader, writer, name="t", **nets):
     net = {
         side: types.SimpleNamespace(preprocessor=preprocessor, **nets.get(side, {}))
         for side, preprocessor in (("inputs", reader), ("targets", writer))
     }
-    return types.SimpleNamespace(name="t", max_input_length=None, max_target_length=64, **net)
+    return types.SimpleNamespace(name=name, max_input_length=None, max_target_length=64, **net)
 
 
 def planted(good, bad):
@@ -77,7 +78,7 @@ CASES = {
     "infinite": (SOUNDS, wav(np.where(np.arange(400) == 7, np.inf, 0.1)), WAVE, "not finite"),
     "empty text": (["a", "word"], "", TEXT, "empty"),
     "white space": (["a", "word"], " \t ", TEXT, "empty"),
-    "not UTF-8": (["a", "word"], b"\xff\xfe", TEXT, "UnicodeDecodeError"),
+    "not UTF-8": (["a", "word"], b"\xff\xfe", TEXT, "not UTF-8"),
     "unknown class": (["cat", "dog"], "cow", CLASSES, "not a class"),
     "negative class": ([0, 1], -1, CLASSES, "not a class"),
     "open tree": (["(S (NP (DT a)))"], "(S (NP (DT a))", TREES, "broken tree"),
@@ -170,7 +171,7 @@ def test_problem_of_the_reader():
     with pytest.warns(UserWarning):
         (good,) = data.encode(examples, make_task(TEXT, None), on_bad="skip", report=report)
     assert sorted(good) == ["inputs", "targets"]
-    assert report.examples[0][1:] == ("missing column", "2 columns. Received: 1")
+    assert report.examples[0][1:3] == ("missing column", "2 columns. Received: 1")
 
 
 @pytest.mark.parametrize("max_length", [6, None])
@@ -262,17 +263,129 @@ def test_report_is_a_table():
     assert list(report.counts) == ["empty", "missing column"]
 
 
+def test_one_report_of_several_tasks_has_the_counts_of_each():
+    """One line of a file is an example of each task that reads it, and bad for each on its own."""
+    report = data.BadExamples()
+    places = ["pairs.tsv:1", "pairs.tsv:2", "pairs.tsv:3"]
+    for name, texts in {"en_de": ["a", "", ""], "de_en": ["", b"\xff", "b"]}.items():
+        task = make_task(TEXT, None, name)
+        examples = dataset(texts, [0, 1, 2], source=places)
+        for _ in range(2):  # encoded again, its examples are still the same ones
+            again = data.encode(examples, task, on_bad="skip", report=report)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                assert len(list(again)) == 1
+    assert report.counts == {"empty": 3, "not UTF-8": 1}
+    assert report.counts_by_task == {"en_de": {"empty": 2}, "de_en": {"empty": 1, "not UTF-8": 1}}
+    assert [(e.task, e.place) for e in report.examples] == [
+        ("en_de", "pairs.tsv:2"),
+        ("en_de", "pairs.tsv:3"),
+        ("de_en", "pairs.tsv:1"),
+        ("de_en", "pairs.tsv:2"),
+    ]
+    assert str(report).splitlines() == [
+        "task   reason     examples  first",
+        "en_de  empty             2  pairs.tsv:2",
+        "de_en  empty             1  pairs.tsv:1",
+        "de_en  not UTF-8         1  pairs.tsv:2",
+        "total                    4",
+    ]
+
+
+def test_the_warning_points_at_the_line_that_encodes():
+    examples = dataset(["a", ""], [0, 1])
+    for cache in (False, True):
+        line = inspect.currentframe().f_lineno + 1
+        encoded = data.encode(examples, make_task(TEXT, None), cache, on_bad="skip")
+        with pytest.warns(UserWarning, match="Bad examples were skipped") as seen:
+            list(encoded.repeat(1).prefetch(2))
+        assert [(warning.filename, warning.lineno) for warning in seen] == [(__file__, line)]
+
+
+def test_an_error_names_task_number_and_place():
+    examples = dataset(["a", ""], [0, 1], source=["pairs.tsv:1", "pairs.tsv:2"])
+    with pytest.raises(tf.errors.OpError, match="example 1 of t, pairs.tsv:2: empty. `in"):
+        list(data.encode(examples, make_task(TEXT, None)))
+
+
+class Decoding(data.Preprocessor):
+    """A user's own, with errors of its own."""
+
+    def __init__(self, decode):
+        self.decode_bytes = decode
+
+    def __call__(self, raw):
+        if tf.executing_eagerly():
+            self.decode_bytes(raw.numpy())
+        with tf.control_dependencies([tf.debugging.assert_equal(tf.strings.length(raw), 4)]):
+            return tf.identity(raw)
+
+
+@pytest.mark.parametrize(
+    "decode,reason,message",
+    [
+        (lambda raw: raw.decode("utf-8"), "not UTF-8", "'utf-8' codec can't decode"),
+        (lambda raw: raw.decode("ascii"), "not UTF-8", "'ascii' codec can't decode"),
+        (lambda raw: {}[raw], "preprocessor failed", "KeyError: b'"),
+        (lambda raw: raw + 1, "preprocessor failed", "TypeError: "),
+        (lambda raw: None, "preprocessor failed", "InvalidArgumentError: "),
+    ],
+)
+def test_reasons_are_plain_words(decode, reason, message):
+    report = data.BadExamples()
+    examples = dataset(["good", b"\xff"], [0, 1])
+    task = make_task(Decoding(decode), None)
+    with pytest.warns(UserWarning):
+        assert len(list(data.encode(examples, task, on_bad="skip", report=report))) == 1
+    assert report.counts == {reason: 1}
+    assert message in report.examples[0].message
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 4), (3, 0), (0, 5, 3)])
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+@pytest.mark.parametrize("side", ["inputs", "targets"])
+def test_a_length_of_0_is_bad(shape, dtype, side):
+    good = np.full([size or 2 for size in shape], 3)
+    other = {"inputs": "targets", "targets": "inputs"}[side]
+
+    def example(is_bad):
+        value = tf.cond(is_bad, lambda: tf.zeros(shape, dtype), lambda: tf.cast(good, dtype))
+        value = tf.ensure_shape(value, [None if size == 0 else size for size in shape])
+        return {side: value, other: tf.constant(1)}
+
+    examples = tf.data.Dataset.from_tensor_slices([False, True, False]).map(example)
+    report = data.BadExamples()
+    with pytest.warns(UserWarning):
+        kept = list(data.encode(examples, make_task(None, None), on_bad="skip", report=report))
+    assert len(kept) == 2 and report.counts == {"empty": 1}
+    assert f"`{side}` must not have a length of 0. Received: shape={shape}" == (
+        report.examples[0].message
+    )
+
+
 @pytest.mark.parametrize(
     "arguments,message",
     [
-        ({"on_bad": "ignore"}, "`on_bad` must be one of raise, skip. Received: on_bad='ignore'"),
-        ({"on_long": "keep"}, "`on_long` must be one of cut, bad. Received: on_long='keep'"),
+        (
+            {"on_bad": "ignore"},
+            "`on_bad` must be one of 'raise', 'skip'. Received: on_bad='ignore'",
+        ),
+        ({"on_long": "keep"}, "`on_long` must be one of 'cut', 'bad'. Received: on_long='keep'"),
+        ({"task": "digits"}, "`task` must be a `kmm.Task`. Received: task='digits'"),
         ({"report": 3}, "`report` must be a BadExamples or None. Received: report=3"),
     ],
 )
 def test_argument_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
-        data.encode(dataset(["a"], [0]), make_task(TEXT, None), **arguments)
+        data.encode(dataset(["a"], [0]), **{"task": make_task(TEXT, None), **arguments})
+
+
+def test_ragged_and_sparse_examples_are_refused():
+    ragged = tf.ragged.constant([["a"], ["b", "c"]])
+    sparse = tf.sparse.from_dense([[1, 0], [0, 1]])
+    for inputs, received in ((ragged, "inputs=RaggedTensorSpec"), (sparse, "inputs=SparseTensor")):
+        with pytest.raises(ValueError, match=f"`dataset` must hold dense tensors.*{received}"):
+            data.encode(dataset(inputs, [0, 1]), make_task(None, None))
 
 
 def test_other_keys_are_refused():

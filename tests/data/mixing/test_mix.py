@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_multimodel import data, datasets
+from keras_multimodel.data.mixing.mix import rows_of_each_task, token_budgets
 
 
 def net(preprocessor=None):
@@ -178,11 +179,14 @@ def test_batch_has_every_example_once_in_order():
     "arguments,message",
     [
         ({"batch_size": 1}, "`batch_size` must be .* each of 2 tasks. Received: batch_size=1"),
-        ({"batch_size": 2.0}, "`batch_size` must be an integer.*batch_size=2.0"),
+        ({"batch_size": 2.0}, "`batch_size` must be a positive integer.*batch_size=2.0"),
         ({}, "`batch_size` or `shares` must be given"),
         ({"shares": {"a": 1}}, r"`shares` must have the tasks .*: a, b. .*shares=\{'a': 1\}"),
         ({"shares": {"a": 1, "c": 2}}, "`shares` must have .*'c': 2"),
-        ({"shares": {"a": 1, "b": 0}}, r"`shares\['b'\]` must be a positive integer.*'b': 0"),
+        (
+            {"shares": {"a": 1, "b": 0}},
+            r"`shares\['b'\]` must be a positive integer.*shares\['b'\]=0",
+        ),
         ({"shares": {"a": 1, "b": 2}, "batch_size": 4}, "sum of `shares`, 3, .*batch_size=4"),
         ({"batch_size": 2, "steps": 0}, "`steps` must be a positive integer. .*steps=0"),
     ],
@@ -214,6 +218,76 @@ def test_mix_data_errors():
         mix(classes(3).map(lambda e: {"inputs": e["targets"], "targets": e["inputs"]}))
     with pytest.raises(ValueError, match=r"`steps` must be given, for `datasets\['bad'\]` is inf"):
         mix(classes(3).repeat())
+
+
+def test_ragged_and_nested_examples_are_refused():
+    rows = tf.ragged.constant([[1, 2], [3]])
+    whole = tf.ragged.constant([[[1], [2, 3]], [[4], [5]]])
+    for inputs in (rows, whole):
+        bad = tf.data.Dataset.from_tensor_slices({"inputs": inputs, "targets": [0, 1]})
+        for use in (
+            lambda: data.mix({"bad": bad}, batch_size=1),
+            lambda: data.batch(bad, "bad", 1),
+        ):
+            with pytest.raises(ValueError, match=r"'bad'\]` must hold dense .*: inputs=Ragged"):
+                use()
+        with pytest.raises(ValueError, match="`dataset` must hold dense .*: inputs=RaggedTensor"):
+            data.report(bad)
+    dense = tf.data.Dataset.from_tensor_slices({"inputs": rows, "targets": [0, 1]}).map(dict)
+    assert flat(numbers(data.batch(dense, "a", 2), "a")) == [1, 3]  # as the message says
+    sparse = {"inputs": [1, 2], "targets": tf.sparse.from_dense([[1], [2]])}
+    with pytest.raises(ValueError, match=r"'bad'\]` must hold dense .*: targets=SparseTensorSpec"):
+        data.mix({"bad": tf.data.Dataset.from_tensor_slices(sparse)}, batch_size=1)
+    nested = {"inputs": {"left": [1]}, "targets": [1]}
+    with pytest.raises(ValueError, match=r"'bad'\]` must hold arrays: .*Received: .*'left'"):
+        data.mix({"bad": tf.data.Dataset.from_tensor_slices(nested)}, batch_size=1)
+
+
+def test_integers_of_numpy_are_integers():
+    one, sets = np.int64(1), {"a": sequences(6), "b": classes(4)}
+    plain = data.mix(sets, 5, seed=1, steps=3, buffer_size=9)
+    numpy = data.mix(sets, 5 * one, seed=one, steps=3 * one, buffer_size=np.uint8(9))
+    assert numbers(plain, "a") == numbers(numpy, "a")
+    position = data.Position(one, np.array(1))
+    shares = {"a": 2 * one, "b": np.int32(3)}
+    shared = data.mix(sets, shares=shares, seed=one, steps=3 * one, position=position)
+    whole = data.mix(sets, shares={"a": 2, "b": 3}, seed=1, steps=3)
+    list(whole)
+    assert numbers(shared, "a") == numbers(whole, "a")[1:]
+    assert position.mixture["rows"] == {"a": 2, "b": 3} and position.mixture["seed"] == 1
+    schedule = data.schedules.Annealed(4 * one)
+    budget = data.mix(sets, shares={"b": one}, token_budget={"a": 20 * one}, schedule=schedule)
+    assert len(list(budget)) == int(budget.cardinality())
+    assert numbers(data.batch(sequences(4), "a", 2 * one), "a") == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ({"seed": 0.5}, "`seed` must be an integer. Received: seed=0.5"),
+        ({"buffer_size": -1}, "`buffer_size` must be an integer of at least 0. .*buffer_size=-1"),
+        ({"batch_size": True}, "`batch_size` must be a positive integer. .*batch_size=True"),
+        ({"batch_size": np.float32(2)}, "`batch_size` must be a positive integer. Received: "),
+        ({"steps": "3"}, "`steps` must be a positive integer. Received: steps='3'"),
+        ({"batch_size": None, "shares": 4}, "`shares` must have the tasks .* shares=4"),
+        ({"batch_size": None, "shares": {"a": 2, "b": 2.5}}, r"`shares\['b'\]` .*=2.5"),
+    ],
+)
+def test_more_argument_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data.mix({"a": sequences(3), "b": classes(3)}, **{"batch_size": 2, **arguments})
+
+
+def test_datasets_are_named_data_sets():
+    with pytest.raises(ValueError, match=r"`datasets` must map .*Received: datasets=\[<"):
+        data.mix([sequences(3)], batch_size=2)
+    with pytest.raises(ValueError, match=r"`datasets` must map .* by its name.*datasets=\{1: <"):
+        data.mix({1: sequences(3)}, batch_size=2)
+    with pytest.raises(ValueError, match="`task` must be the name of a task. Received: task=1"):
+        data.batch(sequences(3), 1, 2)
+    twice = sequences(4)  # one data set may serve two tasks, each in an order of its own
+    (x, _), *_ = data.mix({"a": twice, "b": twice}, batch_size=8)
+    assert sorted(x["a"]["inputs"][:, 0]) == sorted(x["b"]["inputs"][:, 0]) == [1, 2, 3, 4]
 
 
 def test_batch_and_encode_errors():
@@ -256,3 +330,58 @@ next(builtins.held)
 """
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=300)
+
+
+SETS = {"text": sequences(3), "image": classes(3), "more": sequences(4)}
+
+
+@pytest.mark.parametrize(
+    "token_budget,expected",
+    [
+        (None, {}),
+        (50, {"text": 50, "more": 50}),  # images have no length
+        ({"more": 9}, {"more": 9}),
+        ({"more": 9, "text": 7}, {"more": 9, "text": 7}),
+    ],
+)
+def test_token_budgets(token_budget, expected):
+    assert token_budgets(SETS, token_budget) == expected
+
+
+@pytest.mark.parametrize("token_budget", [-1, 2.0, "9", {"text": 0}])
+def test_token_budgets_that_are_no_number(token_budget):
+    with pytest.raises(
+        ValueError, match="`token_budget.*` must be a positive integer. Received: tok"
+    ):
+        token_budgets(SETS, token_budget)
+
+
+def test_a_token_budget_needs_sequences():
+    with pytest.raises(ValueError, match="there is none. Received: token_budget=9"):
+        token_budgets({"image": SETS["image"]}, 9)
+
+
+@pytest.mark.parametrize(
+    "batch_size,shares,joint,expected",
+    [
+        (8, None, True, {"a": 3, "b": 3, "c": 2}),
+        (3, None, True, {"a": 1, "b": 1, "c": 1}),
+        (None, {"c": 1, "a": 2, "b": 5}, True, {"a": 2, "b": 5, "c": 1}),
+        (8, {"a": 2, "b": 5, "c": 1}, True, {"a": 2, "b": 5, "c": 1}),
+        (8, None, False, {"a": 8, "b": 8, "c": 8}),
+        (None, {"a": 2, "b": 5, "c": 1}, False, {"a": 2, "b": 5, "c": 1}),
+    ],
+)
+def test_rows_of_each_task(batch_size, shares, joint, expected):
+    assert rows_of_each_task(["a", "b", "c"], batch_size, shares, joint) == expected
+
+
+def test_rows_if_every_task_has_a_budget():
+    assert rows_of_each_task([], None, None, joint=True) == {}
+    with pytest.raises(ValueError, match="must be None if .*Received: batch_size=3, shares=None"):
+        rows_of_each_task([], 3, None, joint=False)
+
+
+def test_one_task_in_a_step_takes_batch_size_or_shares():
+    with pytest.raises(ValueError, match="Either .* must be given .*batch_size=2, shares={'a': 2}"):
+        rows_of_each_task(["a"], 2, {"a": 2}, joint=False)

@@ -1,39 +1,48 @@
-"""The tasks with the greatest losses most often."""
+"""A schedule that follows the losses: it trains the tasks with the greatest losses most often."""
 
 import collections
 import itertools
 from collections.abc import Mapping
-from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
+from keras_multimodel.argument_checks import fraction, positive_int
 from keras_multimodel.data.mixing.schedules.schedule import Schedule
+
+if TYPE_CHECKING:
+    from keras_multimodel.data.mixing.mixture import Position
 
 
 class Adaptive(Schedule, keras.callbacks.Callback):
     """Trains a task in proportion to `exp(moving average of its loss)`.
 
-    It is a callback too: give it to `mix` and to `fit`. Without `fit`, shares are uniform.
+    It is a callback too: give it to `mix` and to `fit`. Without `fit`, shares are uniform. `fit`
+    changes its state; reading the mixture does not.
 
     The shares of a window follow from the losses up to the end of the window before the last, and
-    are uniform in the first two. So they do not depend on how far the input is read ahead, as long
-    as that is less than a window. A task's average starts with the first loss that is seen.
+    are uniform in the first two windows. So they do not depend on how far the input is read ahead,
+    as long as that is less than a window. The average of a task starts with its first loss.
 
     Args:
         decay: what remains of the average after each step of the task.
         window: number of steps after which the shares change.
 
     Raises:
-        ValueError: `decay` is outside [0, 1) or `window` is not a positive integer. While training:
+        ValueError: `decay` is outside [0, 1) or `window` is not a positive integer. In training:
             more than a window is read ahead, or the logs lack the loss of a task.
 
     Example:
 
     ```python
-    schedule = kmm.data.schedules.Adaptive()
-    train = kmm.data.mix(datasets, batch_size=64, schedule=schedule)
-    model.fit(train, epochs=10, callbacks=[schedule])
+    import tensorflow as tf
+
+    ids = {"inputs": np.ones((6, 4), "int32"), "targets": np.zeros(6, "int32")}
+    examples = tf.data.Dataset.from_tensor_slices(ids)
+    schedule = kmm.data.schedules.Adaptive(window=4)
+    train = kmm.data.mix({"a": examples, "b": examples}, batch_size=2, schedule=schedule)
+    # model.fit(train, epochs=10, callbacks=[schedule])
     ```
 
     Reference:
@@ -45,25 +54,20 @@ class Adaptive(Schedule, keras.callbacks.Callback):
 
     def __init__(self, decay: float = 0.9, window: int = 100):
         super().__init__()
-        if not 0 <= decay < 1:
-            raise ValueError(f"`decay` must be in [0, 1). Received: decay={decay}")
-        if not isinstance(window, int) or window < 1:
-            raise ValueError(f"`window` must be a positive integer. Received: window={window}")
-        self.decay = decay
-        self.window = window
-        self._mixture = None
+        self.decay = float(fraction("decay", decay))
+        self.window = positive_int("window", window)
+        # Of the mixture that the schedule is bound to.
+        self._sizes: Mapping[str, int] = {}
+        self._seed = self._steps = 0
+        self._position: Any = None
         self._training = False
         self._batch = -1  # the last one of this epoch of `fit`
         self._draws = None
-        self._state = {}
+        self._state: dict[str, np.ndarray] = {}
 
-    def bind(self, sizes: Mapping[str, int], seed: int, position, steps: int) -> None:
-        if self._mixture is not None:
-            raise ValueError(
-                "`schedule` must be new for every mixture: an adaptive one follows one training. "
-                f"Received: a schedule of the tasks {', '.join(self._mixture.sizes)}"
-            )
-        self._mixture = SimpleNamespace(sizes=sizes, seed=seed, position=position, steps=steps)
+    def bind(self, sizes: Mapping[str, int], seed: int, position: "Position", steps: int) -> None:
+        self._sizes, self._seed = sizes, seed
+        self._position, self._steps = position, steps
         zeros = np.zeros(len(sizes))
         self._state = {
             "shares": np.zeros((0, len(sizes))),  # of each window from the third on
@@ -73,6 +77,13 @@ class Adaptive(Schedule, keras.callbacks.Callback):
             "steps": np.array(0),  # of the training so far
             "updated": np.array(0),  # steps at the last update
         }
+
+    def check_unbound(self) -> None:
+        if self._position is not None:
+            raise ValueError(
+                "`schedule` must be new for every mixture: an adaptive one follows one training. "
+                f"Received: a schedule of the tasks {', '.join(self._sizes)}"
+            )
 
     def shares(self, sizes: Mapping[str, int], step: int = 0) -> dict[str, float]:
         window = step // self.window - 2
@@ -96,28 +107,30 @@ class Adaptive(Schedule, keras.callbacks.Callback):
         self._state = dict(state)
         self._draws = None
 
-    def on_train_begin(self, logs=None):
-        if self._mixture is None:
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if self._position is None:
             raise ValueError(
                 "`schedule` must be given to `kmm.data.mix` too. "
-                "Received: an adaptive schedule of no mixture"
+                "Received: an adaptive schedule without a mixture"
             )
-        self._mixture.position.check_steps(self.params["steps"])
+        self._position.check_steps(self.params["steps"])
         self._training = True
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         self._training = False
 
-    def on_epoch_begin(self, epoch, logs=None):
-        epoch, step = divmod(int(self._state["steps"]), self._mixture.steps)
-        self._mixture.position.move(epoch, step)
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        # After an `evaluate` on the same mixture, or an epoch that was cut off, the position is not
+        # where training continues.
+        epoch, step = divmod(int(self._state["steps"]), self._steps)
+        self._position.move(epoch, step)
         self._batch = -1
         if step == 0:
-            self._state["epoch_losses"] = np.zeros(len(self._mixture.sizes))
+            self._state["epoch_losses"] = np.zeros(len(self._sizes))
 
-    def on_train_batch_end(self, batch, logs=None):
-        before, length = int(self._state["steps"]), self._mixture.steps
-        # The last of several steps in one execution may lie beyond the end of the epoch.
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        before, length = int(self._state["steps"]), self._steps
+        # With `steps_per_execution`, `batch` may lie beyond the end of the epoch.
         done = min(before + batch - self._batch, (before // length + 1) * length)
         self._batch = batch
         self._state["steps"] = np.array(done)
@@ -125,12 +138,12 @@ class Adaptive(Schedule, keras.callbacks.Callback):
             self._collect(logs)
             self._update()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self._collect(logs)
 
     def _collect(self, logs):
         """Adds the losses of the steps since the last call: the logs have means of the epoch."""
-        names = list(self._mixture.sizes)
+        names = list(self._sizes)
         if len(names) == 1:
             return
         missing = [name for name in names if f"{name}_loss" not in logs]
@@ -139,11 +152,11 @@ class Adaptive(Schedule, keras.callbacks.Callback):
                 "`schedule` needs the loss of each task in the logs of `fit`. "
                 f"Received: none of {', '.join(missing)}"
             )
-        steps = (int(self._state["steps"]) - 1) % self._mixture.steps + 1
+        steps = (int(self._state["steps"]) - 1) % self._steps + 1
         sums = steps * np.array([float(logs[f"{name}_loss"]) for name in names])
-        self._state["window_losses"] = (
-            self._state["window_losses"] + sums - self._state["epoch_losses"]
-        )
+        with np.errstate(invalid="ignore"):  # a loss may be infinite; `_update` drops what is NaN
+            total = self._state["window_losses"] + sums
+            self._state["window_losses"] = total - self._state["epoch_losses"]
         self._state["epoch_losses"] = sums
 
     def _update(self):
@@ -152,7 +165,8 @@ class Adaptive(Schedule, keras.callbacks.Callback):
         counts = self._count_draws(before, now)
         means = state["window_losses"] / np.maximum(counts, 1)
         averages = np.where(np.isnan(state["averages"]), means, state["averages"])
-        averages = means + self.decay**counts * (averages - means)
+        with np.errstate(invalid="ignore"):
+            averages = means + self.decay**counts * (averages - means)
         seen = (counts > 0) & np.isfinite(means)
         averages = np.where(seen, averages, state["averages"])
         greatest = np.max(averages, where=~np.isnan(averages), initial=-np.inf)
@@ -165,7 +179,7 @@ class Adaptive(Schedule, keras.callbacks.Callback):
     def _count_draws(self, start, stop):
         """Returns how many of the steps from `start` to `stop` trained each task."""
         if self._draws is None:
-            windows = self.windows(self._mixture.sizes, self._mixture.seed)
+            windows = self.windows(self._sizes, self._seed)
             self._draws = itertools.islice(itertools.chain.from_iterable(windows), start, None)
         drawn = collections.Counter(itertools.islice(self._draws, stop - start))
-        return np.array([drawn[name] for name in self._mixture.sizes])
+        return np.array([drawn[name] for name in self._sizes])

@@ -1,13 +1,8 @@
-"""Every task equally often.
-
-Every example equally often.
-
-Between every example and every task equally often.
-
-From every example towards every task equally often, as training goes on."""
+"""Schedules whose shares follow from the sizes of the tasks and the number of the step."""
 
 from collections.abc import Mapping
 
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.data.mixing.schedules.schedule import Schedule
 
 
@@ -25,15 +20,14 @@ class Uniform(Schedule):
 
 
 class Proportional(Schedule):
-    """Trains a task as often as it has examples: as if all of them were one data set.
+    """Trains a task as often as it has examples, as if all tasks were one data set.
 
     Reference:
         Raffel et al. 2019, arXiv 1910.10683, section 3.5.2, examples-proportional mixing.
     """
 
     def shares(self, sizes: Mapping[str, int], step: int = 0) -> dict[str, float]:
-        total = sum(sizes.values())
-        return {name: size / total for name, size in sizes.items()}
+        return _in_proportion(sizes)
 
 
 class Temperature(Schedule):
@@ -53,7 +47,7 @@ class Temperature(Schedule):
         artificial limit `cap`.
     """
 
-    def __init__(self, temperature: float = 2.0, cap: int | None = None):
+    def __init__(self, temperature: float = 2.0, cap: float | None = None):
         if not 1 <= temperature < float("inf"):
             raise ValueError(
                 "`temperature` must be a finite number of at least 1. "
@@ -61,24 +55,25 @@ class Temperature(Schedule):
             )
         if cap is not None and not cap > 0:
             raise ValueError(f"`cap` must be positive or None. Received: cap={cap}")
-        self.temperature = temperature
-        self.cap = cap
+        # As Python numbers: `get_config` is compared with what `Resume` has read from a file.
+        self.temperature = float(temperature)
+        self.cap = None if cap is None else float(cap)
 
     def shares(self, sizes: Mapping[str, int], step: int = 0) -> dict[str, float]:
         cap = float("inf") if self.cap is None else self.cap
-        weights = {name: min(size, cap) ** (1 / self.temperature) for name, size in sizes.items()}
-        total = sum(weights.values())
-        return {name: weight / total for name, weight in weights.items()}
+        return _in_proportion(
+            {name: min(size, cap) ** (1 / self.temperature) for name, size in sizes.items()}
+        )
 
     def get_config(self) -> dict:
         return {"temperature": self.temperature, "cap": self.cap}
 
 
 class Annealed(Schedule):
-    """Trains a task in proportion to `size ** exponent`; the exponent moves with the steps.
+    """Trains a task in proportion to `size ** exponent`; the exponent changes with the steps.
 
-    By default it falls linearly from 1, in proportion to size, to 0.2, nearly uniform: the large
-    tasks shape the model first, and in the end no task is forgotten.
+    By default it falls linearly from 1, in proportion to size, to 0.2, nearly uniform: large tasks
+    shape the model first, and at the end of training no task is forgotten.
 
     Args:
         steps: number of steps until the last exponent is reached; it stays from then on.
@@ -94,22 +89,18 @@ class Annealed(Schedule):
     """
 
     def __init__(self, steps: int, first_exponent: float = 1.0, last_exponent: float = 0.2):
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"`steps` must be a positive integer. Received: steps={steps}")
+        self.steps = positive_int("steps", steps)
         exponents = {"first_exponent": first_exponent, "last_exponent": last_exponent}
         for name, exponent in exponents.items():
             if not 0 <= exponent <= 1:
                 raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={exponent}")
-        self.steps = steps
-        self.first_exponent = first_exponent
-        self.last_exponent = last_exponent
+        self.first_exponent = float(first_exponent)
+        self.last_exponent = float(last_exponent)
 
     def shares(self, sizes: Mapping[str, int], step: int = 0) -> dict[str, float]:
-        part = min(step / self.steps, 1.0)
-        exponent = self.first_exponent + part * (self.last_exponent - self.first_exponent)
-        weights = {name: float(size) ** exponent for name, size in sizes.items()}
-        total = sum(weights.values())
-        return {name: weight / total for name, weight in weights.items()}
+        progress = min(step / self.steps, 1.0)
+        exponent = self.first_exponent + progress * (self.last_exponent - self.first_exponent)
+        return _in_proportion({name: float(size) ** exponent for name, size in sizes.items()})
 
     def get_config(self) -> dict:
         return {
@@ -117,3 +108,8 @@ class Annealed(Schedule):
             "first_exponent": self.first_exponent,
             "last_exponent": self.last_exponent,
         }
+
+
+def _in_proportion(weights):
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}

@@ -1,9 +1,15 @@
 import collections
+import itertools
+import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_multimodel.data import schedules
+from keras_multimodel.data.mixing.schedules.schedule import TaskDraws
 
 SIZES = {"large": 90_000, "middle": 9_000, "small": 900, "tiny": 100}
 
@@ -56,6 +62,20 @@ def test_an_epoch_follows_from_seed_and_number(case):
     assert whole[:100] != sorted(whole[:100])
 
 
+@pytest.mark.parametrize("number", [np.int64, np.float32])
+def test_numbers_of_numpy_are_numbers_in_the_config(number):
+    """`Resume` compares configs with what JSON made of them."""
+    made = [schedules.Temperature(number(3), cap=number(500))]
+    if number is np.int64:
+        made += [schedules.Adaptive(0.5, number(7)), schedules.Annealed(number(9), number(1))]
+    else:
+        made += [schedules.Adaptive(number(0.5), 7), schedules.Annealed(9, number(0.5))]
+    for schedule in made:
+        config = schedule.get_config()
+        assert json.loads(json.dumps(config)) == config
+        assert type(schedule)(**config).shares(SIZES, 3) == schedule.shares(SIZES, 3)
+
+
 def test_no_stretch_of_steps_is_far_from_the_shares():
     drawn = schedules.Proportional().draw({"a": 3, "b": 1}, 1000)
     counts = np.cumsum([task == "b" for task in drawn])
@@ -104,3 +124,47 @@ def test_a_schedule_of_the_users_own():
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+FEW = {"a": 70, "b": 20, "c": 10}
+FEW_NAMES = list(FEW)
+
+
+class Windows(schedules.Temperature):
+    """Remembers the steps whose shares were asked for."""
+
+    def __init__(self, window):
+        super().__init__()
+        self.window = window
+        self.asked = []
+
+    def shares(self, sizes, step=0):
+        self.asked.append(step // self.window)
+        return super().shares(sizes, step)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 7), st.integers(0, 25), st.integers(0, 15))
+def test_counts_and_data_set_are_those_of_the_schedule(window, start, length):
+    schedule = Windows(window)
+    drawn = schedule.draw(FEW, 60, seed=3)
+    draws = TaskDraws(schedule, FEW, 3)
+    stop = start + length
+    counts, owed = draws.count(start, stop)
+    assert counts.tolist() == [drawn[start:stop].count(name) for name in FEW_NAMES]
+    rest = draws.dataset(tf.constant(stop, "int64"), tf.constant(owed)).take(20)
+    assert [FEW_NAMES[number] for number in rest.as_numpy_iterator()] == drawn[stop : stop + 20]
+
+
+@pytest.mark.parametrize("step", [0, 7])
+def test_a_window_is_drawn_when_its_first_step_is_read(step):
+    schedule = Windows(5)
+    draws = TaskDraws(schedule, FEW, 0)
+    _, owed = draws.count(0, step)
+    schedule.asked.clear()
+    options = tf.data.Options()
+    options.autotune.enabled = False  # as in `EpochReader`: it would read ahead
+    dataset = draws.dataset(tf.constant(step, "int64"), tf.constant(owed)).with_options(options)
+    for number, _ in enumerate(itertools.islice(dataset, 9), step):
+        assert schedule.asked == list(range(step // 5, number // 5 + 1))
+    assert np.all(owed == 0) == (step == 0)

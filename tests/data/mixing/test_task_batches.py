@@ -8,8 +8,97 @@ from hypothesis import strategies as st
 
 from keras_multimodel import data, datasets
 from keras_multimodel.data import schedules
-from keras_multimodel.data.mixing.buckets import make_buckets
-from tests.data.mixing.test_mix import classes
+from keras_multimodel.data.mixing.task_batches import (
+    TaskReader,
+    bucketed_batches,
+    fixed_batches,
+    make_buckets,
+)
+from tests.data.mixing.test_mix import classes, sequences
+
+SIZE = 12
+
+
+def fixed(dataset, buffer_size=4):
+    return fixed_batches(dataset, 5, SIZE, buffer_size, in_every_step=True)
+
+
+def bucketed(dataset, buffer_size=4):
+    return bucketed_batches("a", dataset, 20, buffer_size)
+
+
+def numbers(reader, iterator, count):
+    return [reader.next_batch(iterator)["inputs"][:, 0].numpy().tolist() for _ in range(count)]
+
+
+@pytest.mark.parametrize("source", [fixed, bucketed])
+def test_every_place_can_be_opened(source):
+    reader = TaskReader(source(sequences(SIZE)), "seed")
+    whole = numbers(reader, reader.start(0, 0), 9)
+    for batch in range(5):
+        again = TaskReader(source(sequences(SIZE)), "seed")
+        assert numbers(again, again.start(0, batch), 4) == whole[batch : batch + 4]
+    assert numbers(reader, reader.start(1, 0), 9) != whole
+    other = TaskReader(source(sequences(SIZE)), "another seed")
+    assert numbers(other, other.start(0, 0), 9) != whole
+
+
+@pytest.mark.parametrize("source", [fixed, bucketed])
+@pytest.mark.parametrize("buffer_size", [None, 4])
+def test_each_pass_has_every_example_once(source, buffer_size):
+    made = source(sequences(SIZE), buffer_size)
+    reader = TaskReader(made, "seed")
+    seen = sum(numbers(reader, reader.start(0, 0), 12), [])
+    for start in range(0, len(seen) - SIZE + 1, SIZE):
+        assert sorted(seen[start : start + SIZE]) == list(range(1, SIZE + 1))
+    passes = seen[:SIZE], seen[SIZE : 2 * SIZE]
+    assert (passes[0] == passes[1]) == (buffer_size is None)
+
+
+def counted(size):
+    """Examples, and how many of them have been read."""
+    read = []
+
+    def count(number):
+        read.append(int(number))
+        return number
+
+    def example(number):
+        number = tf.ensure_shape(tf.numpy_function(count, [number], tf.int64), [])
+        return {"inputs": tf.fill([3], number), "targets": number}
+
+    return tf.data.Dataset.range(size).map(example), read
+
+
+def test_a_kept_iterator_is_used_again_where_it_stands_only():
+    dataset, read = counted(100)
+    reader = TaskReader(fixed_batches(dataset, 2, 100, 10, in_every_step=True), "seed")
+    first = reader.start(0, 0)
+    start = numbers(reader, first, 30)
+    reader.keep(0, 30, first)
+    read.clear()
+    ahead = reader.start(0, 31)
+    expected = numbers(reader, ahead, 3)
+    assert len(read) >= 68  # 62 that are left out and 6
+    read.clear()
+    for order in (0, 1):
+        again = reader.start(order, 30)
+        found = numbers(reader, again, 4)
+        assert (found[1:] == expected) == (order == 0)
+        assert (len(read) <= 12) == (order == 0)  # 8, and 2 batches that are fetched ahead
+    assert numbers(reader, reader.start(0, 0), 30) == start
+
+
+def test_an_empty_batch_is_a_batch_without_examples():
+    reader = TaskReader(fixed(sequences(SIZE)), "seed")
+    batch = reader.next_batch(reader.start(0, 0))
+    for key, value in reader.empty_batch().items():
+        assert value.shape == (0, 1) and value.dtype == batch[key].dtype
+
+
+def test_a_reader_keeps_its_data_set_alive():
+    reader = TaskReader(fixed_batches(counted(SIZE)[0], 5, SIZE, None, in_every_step=True), "seed")
+    assert np.all(reader.next_batch(reader.start(0, 0))["targets"] == np.arange(5))
 
 
 def ragged(lengths):
@@ -124,7 +213,7 @@ def test_little_padding_on_the_shipped_text(name):
             {"token_budget": 40},
             "`token_budget` must be at least .*=40, but example 1 .* of 50: 20 ",
         ),
-        ({"token_budget": 0}, "`token_budget` must be positive integers. .*token_budget=0"),
+        ({"token_budget": 0}, "`token_budget` must be a positive integer. .*token_budget=0"),
         ({"token_budget": {"image": 9}}, "`token_budget` must be of tasks with .*: text. .*image"),
         ({"token_budget": {"text": 9, "x": 9}}, "must be of tasks with .*: text. .*'x': 9"),
         ({"token_budget": {}}, r"must be of tasks with .*: text. Received: token_budget=\{\}"),
