@@ -27,6 +27,7 @@ def check_examples(argument: str, dataset: Any, optional: tuple[str, ...] = ()) 
             f"`{argument}` must have elements with the keys 'inputs' and 'targets'. "
             f"Received: {received}"
         )
+    # `padded_batch` and `window` fail on these with messages about type specs.
     for key, value in spec.items():
         if isinstance(value, tf.RaggedTensorSpec | tf.SparseTensorSpec):
             raise ValueError(

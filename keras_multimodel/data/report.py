@@ -105,6 +105,7 @@ class DataReport:
             )
         columns = min(4, len(parts))
         rows = -(-len(parts) // columns)
+        # Not by pyplot, which would keep the figure and need a display.
         figure = Figure(figsize=(3.5 * columns, 2.5 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
         for axis in axes.flat[len(parts) :]:
@@ -197,6 +198,7 @@ def report(
                 "Received: neither"
             )
     tasks = {}
+    # One data set after the other, so that the seconds are those of one alone.
     for argument, source, split in sources:
         tasks |= _read(argument, source, split, (max_examples, max_steps), progress)
     return DataReport(tasks)
@@ -268,6 +270,7 @@ def _read(argument, source, split, limits, progress):
 
 def _lengths(values):
     """Returns the length of each sequence of a batch, without the zeros at its end."""
+    # A frame of zeros within a sequence is silence; only those after the last sound are padding.
     real = values != 0
     real = real.any(axis=-1) if real.ndim == 3 else real
     if not real.shape[1]:

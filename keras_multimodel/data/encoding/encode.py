@@ -96,11 +96,13 @@ def encode(
             raise BadExampleError(error.reason, f"{named}: {error.reason}. {error}") from None
         report.add(key, place, error.reason, str(error), task.name)
 
+    # The graph says only that an example failed: `explain` encodes it again, eagerly, to say why.
     encoded = map_or_explain(dataset, encoder, explain)
     if on_bad == "skip":
         # TensorFlow ends the pass on a thread of its own, from where no line of the user's is seen.
         line = user_warnings.users_line()
         encoded = call_at_end(encoded, lambda: report.show(line))
+    # `map_or_explain` loses the size, which stays unless examples are skipped.
     size = dataset.cardinality()
     if size == tf.data.INFINITE_CARDINALITY or (size >= 0 and on_bad == "raise"):
         encoded = encoded.apply(tf.data.experimental.assert_cardinality(size))
@@ -138,6 +140,7 @@ class ExampleEncoder:
                 lengths = (limits[side], getattr(preprocessor, "max_length", None))
                 self._limits[side] = min((n for n in lengths if n is not None), default=None)
                 if preprocessor is not None:
+                    # What is cut cannot be measured any more.
                     self._preprocessors[side] = preprocessor.unlimited()
 
     def __call__(self, example: dict) -> dict[str, tf.Tensor]:

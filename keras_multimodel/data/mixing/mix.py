@@ -103,11 +103,14 @@ def mix(
     batches = {}
     for name, dataset in datasets.items():
         size = _size(name, dataset, steps, schedule)
+        # A buffer for more examples than there are buys nothing.
         buffer = min(buffer_size, size or buffer_size) if shuffle else None
         if name in budgets:
             batches[name] = bucketed_batches(name, dataset, budgets[name], buffer)
         else:
             batches[name] = fixed_batches(dataset, rows[name], size, buffer, schedule is None)
+    # Whole passes of joint steps end at different steps in each task, so the next epoch starts new
+    # ones. Without shuffling, an epoch that continued would hold other examples each time.
     continues = shuffle and not (steps is None and schedule is None)
     if steps is None:
         passes = [of_task.num_batches for of_task in batches.values()]
@@ -227,11 +230,11 @@ def rows_of_each_task(
                 f"{received}"
             )
         return {}
-    if joint and batch_size is None and shares is None:
-        raise ValueError(f"`batch_size` or `shares` must be given. {received}")
-    if not joint and (batch_size is None) == (shares is None):
+    # Of a joint step both may be given, and must agree.
+    if (shares is None) if batch_size is None else (shares is not None and not joint):
         raise ValueError(
-            f"Either `batch_size` or `shares` must be given if a step holds one task. {received}"
+            "Either `batch_size` or `shares` must be given (both only if a step holds all tasks). "
+            f"{received}"
         )
     if shares is not None:
         return _checked_shares(names, batch_size, shares)
@@ -289,6 +292,7 @@ def _check_datasets(datasets: Any):
             )
         size = int(dataset.cardinality())
         if size == tf.data.UNKNOWN_CARDINALITY:
+            # Now, since an endless repetition of nothing would never yield a first step.
             size = sum(1 for _ in dataset.take(1))
         if size == 0:
             raise ValueError(f"`datasets['{name}']` must not be empty. Received: 0 examples")
@@ -325,6 +329,7 @@ def _size(name, dataset, steps, schedule):
                 f"`schedule` needs the size of `datasets['{name}']`, which is infinite. "
                 f"Received: schedule={type(schedule).__name__}"
             )
+    # Counting reads everything, files included: only where the number is needed.
     if size == tf.data.UNKNOWN_CARDINALITY and (steps is None or by_size):
         size = int(dataset.reduce(0, lambda count, _: count + 1))
     return size if size >= 0 else None

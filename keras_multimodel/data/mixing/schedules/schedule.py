@@ -89,6 +89,8 @@ class Schedule(abc.ABC):
         Returns:
             the numbers of the tasks, `(window,)`, and what is owed after this window.
         """
+        # A window has a seed of its own, so that any window can be drawn without the order of those
+        # before it; of these only what they owe is needed.
         shares = self.shares(sizes, number * self.window + self.window // 2)
         owed = owed + self.window * np.array([shares[name] for name in sizes])
         counts = _largest_remainder(owed, self.window)
@@ -174,6 +176,7 @@ class TaskDraws:
 
         window = self._schedule.window
         windows = tf.data.Dataset.counter(step // window).scan(owed, draw)
+        # `unbatch` reads a window only when a step of it is asked for.
         return windows.unbatch().skip(step % window)
 
     def _draw(self, number, owed):
@@ -182,6 +185,7 @@ class TaskDraws:
 
 def _largest_remainder(owed, total):
     """Returns whole numbers, none negative, that sum to `total` and are close to `owed`."""
+    # A task may be owed less than nothing: rounding gave it too many steps before.
     counts = np.maximum(np.floor(owed), 0.0)
     while counts.sum() < total:
         counts[np.argmax(owed - counts)] += 1
