@@ -183,9 +183,9 @@ class ExampleEncoder:
             expected = f"`{side}` must have at most {limit} positions"
             yield length <= limit, "too long", lambda: f"{expected}. Received: length={length}"
         if rank != 0:
-            expected_size = f"`{side}` must not have a length of 0"
-            shape = tuple(array.shape)
-            yield tf.size(array) > 0, "empty", lambda: f"{expected_size}. Received: shape={shape}"
+            some = f"`{side}` must not have a length of 0. Received: shape="
+            # The shape only in the message: a graph may not even know the rank.
+            yield tf.size(array) > 0, "empty", lambda: some + str(tuple(array.shape))
         if array.dtype.is_floating:
             finite = f"`{side}` must be finite numbers. Received: some that are NaN or infinite"
             yield tf.reduce_all(tf.math.is_finite(array)), "not finite", lambda: finite

@@ -380,6 +380,19 @@ def test_argument_errors(arguments, message):
         data.encode(dataset(["a"], [0]), **{"task": make_task(TEXT, None), **arguments})
 
 
+def test_arrays_of_a_shape_that_the_graph_does_not_know():
+    class Lengths(data.Preprocessor):
+        def __call__(self, raw):
+            return tf.numpy_function(lambda n: np.ones(n, "float32"), [raw], tf.float32)
+
+    examples = dataset([2, 0, 3], [0, 1, 2])
+    report = data.BadExamples()
+    task = make_task(Lengths(), None)
+    with pytest.warns(UserWarning):
+        kept = list(data.encode(examples, task, on_bad="skip", on_long="bad", report=report))
+    assert [len(example["inputs"]) for example in kept] == [2, 3] and report.counts == {"empty": 1}
+
+
 def test_ragged_and_sparse_examples_are_refused():
     ragged = tf.ragged.constant([["a"], ["b", "c"]])
     sparse = tf.sparse.from_dense([[1, 0], [0, 1]])
