@@ -27,12 +27,6 @@ class Position:
         epoch: number of the next epoch, from 0.
         step: how many of its first steps are left out.
 
-    Attributes:
-        epoch: number of the next epoch.
-        step: how many of its first steps are left out.
-        mixture: what the contents of an epoch depend on; None until `mix` has bound the position.
-        schedule: the schedule of that mixture, or None.
-
     Raises:
         ValueError: an argument is not an integer of at least 0.
 
@@ -45,6 +39,7 @@ class Position:
     """
 
     def __init__(self, epoch: int = 0, step: int = 0):
+        # Set by `bind`: what the contents of an epoch depend on, and the schedule of the mixture.
         self.mixture: dict | None = None
         self.schedule: Schedule | None = None
         self._steps = None
