@@ -8,4 +8,4 @@ from keras_multimodel.generation.constraints import Constraint as Constraint
 from keras_multimodel.generation.constraints import TreeConstraint as TreeConstraint
 from keras_multimodel.generation.outputs import Generation as Generation
 from keras_multimodel.generation.outputs import Hypothesis as Hypothesis
-from keras_multimodel.generation.streaming import Stream as Stream
+from keras_multimodel.generation.outputs import Stream as Stream

@@ -1,41 +1,40 @@
-"""Raw inputs in, raw outputs out."""
+"""Raw inputs in, raw outputs out, for one task."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.generation import samplers
-from keras_multimodel.generation.beam_search import BeamedSearch, BeamSearch
+from keras_multimodel.generation.beam_search import BeamLoop, BeamSearch
 from keras_multimodel.generation.constraints import Constraint
-from keras_multimodel.generation.inputs import Encoder, bucket
-from keras_multimodel.generation.loop import PADDING, Search
-from keras_multimodel.generation.outputs import Generation, Hypothesis
-from keras_multimodel.generation.streaming import Pieces, Stream
-from keras_multimodel.ops import cache as caches
-from keras_multimodel.ops.compiled import compiled, loops_side_by_side
+from keras_multimodel.generation.inputs import RawBatcher, bucket
+from keras_multimodel.generation.loop import PADDING, SamplingLoop
+from keras_multimodel.generation.outputs import Generation, Hypothesis, Stream, StreamPieces
+from keras_multimodel.ops.compiled import compiled
 
-_AT_ONCE = 64  # most inputs of one batch
-_MOST_PROGRAMS = 32  # that are kept, two for each bucket
-_XLA_FROM = 64  # most ids; shorter loops would never earn the seconds that XLA compiles
-_LEAST_ROWS = 8  # of a batch that is split off, to be written on a core of its own
+_MAX_BATCH = 64  # inputs of one batch
+_MAX_PROGRAMS = 32  # kept per task, two for each bucket of shapes
+# Loops of fewer ids would not earn back the seconds that XLA takes to compile them.
+_XLA_FROM = 64
 
 
 class Request(NamedTuple):
     """The arguments of a call of `MultiModel.generate`, documented there."""
 
-    sampler: object
+    sampler: Any
     max_length: int | None
-    seed: object
+    seed: int | list[int] | None
     use_cache: bool
-    constraint: object
+    constraint: Constraint | str | None
 
 
 class TaskGenerator:
-    """Generates for one task, compiled once for each bucket of shapes.
+    """Generates for one task; compiles once for each bucket of shapes.
 
     Args:
         task: the task.
@@ -43,19 +42,25 @@ class TaskGenerator:
             `{"encoded", "mask"}`.
         write: model from `{"targets", "encoded", "mask"}` to logits `(batch, length,
             vocabulary_size)`; None for classes.
-        steps: gives logits position by position, with `use_cache` and without: a dict with the keys
-            True and False. Empty for classes.
+        steps: what computes logits position by position: a dict with the keys True, with caches,
+            and False, without. Empty for classes.
     """
 
-    def __init__(self, task, read, write=None, steps=()):
+    def __init__(
+        self,
+        task,
+        read: keras.Model,
+        write: keras.Model | None = None,
+        steps: dict[bool, Any] | None = None,
+    ):
         self.task = task
         self.read = read
         self.write = write
-        self.steps = dict(steps)
-        self.inputs = Encoder(task.name, "inputs", task.inputs, task.max_input_length)
-        self.targets = Encoder(task.name, "targets", task.targets, None)
+        self.steps = steps or {}
+        self.inputs = RawBatcher(task.name, "inputs", task.inputs, task.max_input_length)
+        self.targets = RawBatcher(task.name, "targets", task.targets, None)
         self.traces = 0  # how often something was compiled
-        self._programs: dict = {}  # the one used last comes last
+        self._programs: dict = {}  # in the order of their last use
         self._lock = Lock()
         models = [model for model in (read, write) if model is not None]
         variables = {id(v): v for model in models for v in model.variables}
@@ -64,68 +69,38 @@ class TaskGenerator:
         self._own_constraint = None if make is None else make()
 
     def __call__(self, inputs: list, request: Request) -> Generation:
-        """Returns one raw output an input."""
-        search, arrays, limit, seeds = self._prepare(inputs, request)
-        if self.write is None:
+        """Returns one raw output per input."""
+        loop, arrays, limit, seeds = self._prepare(inputs, request)
+        if loop is None:
             return Generation(self._classify(inputs, arrays), [True] * len(inputs))
         results = []
-        for start in range(0, len(inputs), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            results += self._write(search, inputs[part], arrays[part], limit, seeds[part])
+        for start in range(0, len(inputs), _MAX_BATCH):
+            part = slice(start, start + _MAX_BATCH)
+            run = _Run(self, loop, inputs[part], arrays[part], limit, seeds[part])
+            run.advance(limit)
+            results += run.hypotheses()
         best = [hypotheses[0] for hypotheses in results]
-        beams = results if isinstance(search.chooser, BeamSearch) else None
+        beams = results if isinstance(loop, BeamLoop) else None
         return Generation([h.output for h in best], [h.ended for h in best], beams)
-
-    def _write(self, search, inputs, arrays, limit, seeds) -> list[list[Hypothesis]]:
-        """Returns for each input its outputs, the best first."""
-        rows = len(inputs)
-        if self._splits(search, limit):
-            rows = _rows_of_a_loop(rows)
-        runs = [
-            _Run(
-                self, search, inputs[i : i + rows], arrays[i : i + rows], limit, seeds[i : i + rows]
-            )
-            for i in range(0, len(inputs), rows)
-        ]
-        if len(runs) == 1:
-            runs[0].advance(limit)
-        else:
-            first_of = {}  # by bucket
-            for run in runs:
-                first = first_of.setdefault(run.key, run)
-                run.state["cache"] = search.steps.share(run.state["cache"], first.state["cache"])
-            for run in first_of.values():
-                run.advance(0)  # traces in this thread, whose scopes and policies are its own
-            with ThreadPoolExecutor(len(runs)) as pool:
-                list(pool.map(lambda run: run.advance(limit), runs))
-        return [hypotheses for run in runs for hypotheses in run.results()]
-
-    def _splits(self, search, limit):
-        """Returns whether the rows of a batch may be written in several loops at once."""
-        return self.is_long(search, bucket(limit, 16)) and not search.chooser.variables
-
-    def is_long(self, search, size: int) -> bool:
-        """Returns whether a loop of a bucket of `size` ids is worth the time that XLA takes."""
-        return search.steps is self.steps[True] and size >= _XLA_FROM
 
     def stream(self, inputs: list, request: Request) -> Stream:
         """Returns an iterator over what is new in each output, step by step."""
-        search, arrays, limit, seeds = self._prepare(inputs, request)
-        if isinstance(search, BeamedSearch):
+        loop, arrays, limit, seeds = self._prepare(inputs, request)
+        if isinstance(loop, BeamLoop):
             raise ValueError(
-                "`sampler` must not be a beam search with stream=True: its best output is known at "
-                f"the end only. Received: sampler={request.sampler!r}"
+                "`sampler` must not be a beam search with stream=True: its best output is known "
+                f"only at the end. Received: sampler={request.sampler!r}"
             )
-        return Stream(self._pieces(search, inputs, arrays, limit, seeds), len(inputs))
+        return Stream(self._pieces(loop, inputs, arrays, limit, seeds), len(inputs))
 
-    def _pieces(self, search, inputs, arrays, limit, seeds):
-        if self.write is None:
+    def _pieces(self, loop, inputs, arrays, limit, seeds) -> Iterator[tuple[list, list[bool]]]:
+        if loop is None:
             yield self._classify(inputs, arrays), [True] * len(inputs)
             return
         preprocessor = self.task.targets.preprocessor
         incremental = preprocessor is None or getattr(preprocessor, "incremental", False)
-        pieces = Pieces(lambda ids, i: self.decode(ids, inputs[i]), incremental)
-        run = _Run(self, search, inputs, arrays, limit, seeds)
+        pieces = StreamPieces(lambda ids, i: self.decode(ids, inputs[i]), incremental)
+        run = _Run(self, loop, inputs, arrays, limit, seeds)
         for written in range(1, limit + 1):
             run.advance(written)
             ids, ended = run.written()
@@ -144,8 +119,8 @@ class TaskGenerator:
             )
         pairs = list(zip(self.inputs(inputs), self.targets(targets)))
         scores = []
-        for start in range(0, len(pairs), _AT_ONCE):
-            part = pairs[start : start + _AT_ONCE]
+        for start in range(0, len(pairs), _MAX_BATCH):
+            part = pairs[start : start + _MAX_BATCH]
             raw, ids = (
                 net.batch(list(x)) for net, x in zip((self.inputs, self.targets), zip(*part))
             )
@@ -165,17 +140,21 @@ class TaskGenerator:
             return scores
         return ops.sum(ops.where(ids != PADDING, scores, 0.0), axis=-1)
 
-    def decode(self, prediction, raw):
-        """Returns the raw form of a class, or of ids."""
+    def decode(self, prediction: np.ndarray, raw: Any) -> Any:
+        """Returns the raw form of a class, or of ids written for the input `raw`."""
         preprocessor = self.task.targets.preprocessor
         if preprocessor is not None:
             return preprocessor.decode(prediction, raw)
         return prediction if self.write is None else prediction[prediction != PADDING]
 
-    def program(self, key, function, xla=False):
-        """Returns the compiled `function(values, ...)` of a bucket.
+    def program(self, key: tuple, function: Callable, xla: bool = False) -> Callable:
+        """Returns the compiled `function(values, ...)` for a bucket of shapes.
 
-        A program holds the objects whose `id` is part of its key, and leaves with the key.
+        Args:
+            key: tells programs apart. The `id` of an object may be part of it: a program keeps the
+                objects that it uses alive for as long as its key is known.
+            function: what is compiled, if no program has this key.
+            xla: whether XLA compiles it.
         """
 
         def counted(*args):
@@ -185,14 +164,14 @@ class TaskGenerator:
         with self._lock:
             program = self._programs.pop(key, None) or compiled(counted, self._variables, xla)
             self._programs[key] = program
-            if len(self._programs) > _MOST_PROGRAMS:
+            if len(self._programs) > _MAX_PROGRAMS:
                 del self._programs[next(iter(self._programs))]
         return program
 
     def _classify(self, inputs, arrays):
         classes = []
-        for start in range(0, len(arrays), _AT_ONCE):
-            raw = self.inputs.batch(arrays[start : start + _AT_ONCE])
+        for start in range(0, len(arrays), _MAX_BATCH):
+            raw = self.inputs.batch(arrays[start : start + _MAX_BATCH])
             run = self.program(("classify", raw.shape), self._best_class)
             classes += list(ops.convert_to_numpy(run(raw)))
         return [self.decode(c, raw) for c, raw in zip(classes, inputs)]
@@ -202,28 +181,27 @@ class TaskGenerator:
             return ops.argmax(self.read(raw, training=False), axis=-1)
 
     def _prepare(self, inputs, request):
-        """Checks everything before any work starts."""
-        chooser = samplers.resolve(request.sampler)
+        """Checks all arguments before any work starts.
+
+        Returns:
+            The loop, None for a task of classes; one array per input; the most ids to write; one
+            seed per input.
+        """
+        sampler = samplers.resolve(request.sampler)
         self.inputs.check_list(inputs)
-        limit = self._limit(request.max_length)
-        seeds = samplers.row_seeds(request.seed, chooser.seed, len(inputs))
+        limit = self.task.max_target_length
+        if request.max_length is not None:
+            limit = positive_int("max_length", request.max_length)
+        seeds = samplers.row_seeds(request.seed, sampler.seed, len(inputs))
         constraint = self._constraint(request.constraint)
         arrays = self.inputs(inputs)
         if self.write is None:
-            return Search(None, chooser), arrays, limit, seeds
+            return None, arrays, limit, seeds
         if constraint is not None:
             _check_minimum(constraint.minimum_length(inputs), limit)
-        kind = BeamedSearch if isinstance(chooser, BeamSearch) else Search
-        steps = self.steps[bool(request.use_cache)]
-        return kind(steps, chooser, constraint), arrays, limit, seeds
-
-    def _limit(self, max_length):
-        limit = self.task.max_target_length if max_length is None else max_length
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-            raise ValueError(
-                f"`max_length` must be a positive integer. Received: max_length={max_length}"
-            )
-        return limit
+        kind = BeamLoop if isinstance(sampler, BeamSearch) else SamplingLoop
+        loop = kind(self.steps[bool(request.use_cache)], sampler, constraint)
+        return loop, arrays, limit, seeds
 
     def _constraint(self, constraint):
         if isinstance(constraint, str) and constraint == "default":
@@ -237,84 +215,70 @@ class TaskGenerator:
 
 
 class _Run:
-    """One batch on its way through a search."""
+    """One batch of inputs while its outputs are written."""
 
-    def __init__(self, generator, search, inputs, arrays, limit, seeds):
+    def __init__(self, generator, loop, inputs, arrays, limit, seeds):
         self.generator = generator
-        self.search = search
+        self.loop = loop
         self.inputs = inputs
         self.limit = limit
         raw = generator.inputs.batch(arrays)
         size = bucket(limit, 16)
         filled = np.arange(len(raw)) >= len(inputs)
-        constraint = search.constraint
+        constraint = loop.constraint
         rows = [*inputs, *inputs[:1] * (len(raw) - len(inputs))]
-        state = () if constraint is None else constraint.initial_state(rows)
-        cached = search.steps is generator.steps[True]
-        key = (type(search).__name__, search.rows_per_input, cached, raw.shape, size)
-        start = generator.program(("start", *key), self._start(search, size))
-        self.key = ("advance", *key, search.chooser.key, id(constraint))
-        self._advance = generator.program(self.key, search.advance, generator.is_long(search, size))
-        self.state = start(raw, filled, state)
-        self.state["sampler"] = [ops.convert_to_tensor(v.value) for v in search.chooser.variables]
-        self._size = size
-        self._full = 0  # pieces of the cache
+        constraint_state = () if constraint is None else constraint.initial_state(rows)
+        cached = loop.steps is generator.steps[True]
+        key = (type(loop).__name__, loop.rows_per_input, cached, raw.shape, size)
+        start = generator.program(("start", *key), self._start(loop, size))
+        self._advance = generator.program(
+            ("advance", *key, loop.sampler.key, id(constraint)),
+            loop.advance,
+            xla=cached and size >= _XLA_FROM,
+        )
+        self.state = start(raw, filled, constraint_state)
+        self.state["sampler"] = [ops.convert_to_tensor(v.value) for v in loop.sampler.variables]
         self.draws = ()
-        if search.chooser.random:
+        if loop.sampler.random:
             seeds = [*seeds, *[0] * int(filled.sum())]
             self.draws = np.pad(samplers.draw(seeds, limit), [[0, size - limit], [0, 0]])
 
-    def _start(self, search, size):
+    def _start(self, loop, size):
         read = self.generator.read
 
         def start(values, raw, filled, constraint_state):
             with keras.StatelessScope(values):
                 found = read(raw, training=False)
-                arguments = (found["encoded"], found["mask"], filled, constraint_state)
-                return search.start(size, *arguments)
+                return loop.start(size, found["encoded"], found["mask"], filled, constraint_state)
 
         return start
 
     def advance(self, until: int) -> None:
-        """Goes on until `until` ids are written or all rows have ended."""
-        stop = written = -1
-        while written == stop < until:
-            stop = min(until, self._end_of_piece())
-            bounds = (np.array(n, "int32") for n in (stop, self.limit))
-            after = self._advance(self.state, self.draws, *bounds)
-            self.state = self.search.whole(self.state, after)
-            written = int(self.state["index"])
-        variables = self.search.chooser.variables
-        for variable, value in zip(variables, self.state["sampler"]):
+        """Writes until there are `until` ids or all rows have ended."""
+        # Arrays, since a Python integer would be part of the program and need one for each value.
+        bounds = (np.array(n, "int32") for n in (until, self.limit))
+        self.state = self._advance(self.state, self.draws, *bounds)
+        for variable, value in zip(self.loop.sampler.variables, self.state["sampler"]):
             variable.assign(value)
 
-    def _end_of_piece(self):
-        """Returns how many ids fit in the open piece of the cache, or in the next if it is full."""
-        length = caches.piece_size(self._size)
-        end = (self._full + 1) * length
-        if int(self.state["index"]) == end < self._size:
-            self.state["cache"] = caches.next_piece(self.state["cache"], self._full)
-            self._full += 1
-            end += length
-        return end
-
-    def written(self):
+    def written(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns ids `(rows, length)` and whether each row has ended."""
         length = int(self.state["index"])
-        ids = ops.convert_to_numpy(self.state["ids"]).T[:, :length]
+        ids = ops.convert_to_numpy(self.state["ids"])[:, :length]
         ended = ops.convert_to_numpy(self.state["ended"])
-        count = len(self.inputs) * self.search.rows_per_input
+        count = len(self.inputs) * self.loop.rows_per_input
         return ids[:count], ended[:count]
 
-    def results(self) -> list[list[Hypothesis]]:
+    def hypotheses(self) -> list[list[Hypothesis]]:
         """Returns for each input its outputs, the best first."""
         ids, ended = self.written()
         scores = self._scores(ids)
-        per_input = self.search.rows_per_input
+        per_input = self.loop.rows_per_input
         results = []
         for i, raw in enumerate(self.inputs):
             rows = range(i * per_input, (i + 1) * per_input)
             rows = sorted(rows, key=lambda row: -scores[row])
+            # Fewer outputs than beams are possible where the constraint allows no more.
             possible = [row for row in rows if np.isfinite(scores[row])] or rows[:1]
             results.append(
                 [
@@ -327,16 +291,11 @@ class _Run:
         return results
 
     def _scores(self, ids):
-        if not isinstance(self.search, BeamedSearch):
+        if not isinstance(self.loop, BeamLoop):
             return np.zeros(len(ids))
-        penalty = ops.convert_to_numpy(self.search.chooser.penalty(self.state["length"]))
+        penalty = ops.convert_to_numpy(self.loop.sampler.penalty(self.state["length"]))
         scores = ops.convert_to_numpy(self.state["log_probability"]) / penalty
         return scores.reshape(-1)[: len(ids)]
-
-
-def _rows_of_a_loop(count):
-    """Returns how many rows of a batch one loop writes, where each of some loops has a core."""
-    return -(-count // max(1, min(loops_side_by_side(), count // _LEAST_ROWS)))
 
 
 def _check_minimum(lengths, limit):

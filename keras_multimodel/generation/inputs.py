@@ -1,4 +1,6 @@
-"""From raw examples to arrays whose shapes come from a small set, so that little is compiled."""
+"""From raw examples to batches whose shapes come from a small set, so that few are compiled."""
+
+from typing import Any
 
 import numpy as np
 
@@ -11,18 +13,18 @@ def bucket(size: int, smallest: int = 1) -> int:
     return max(smallest, 1 << (size - 1).bit_length())
 
 
-class Encoder:
-    """Prepares one side of a task.
+class RawBatcher:
+    """Turns the raw examples of one side of a task into batches.
 
     Args:
         task: name of the task.
-        argument: what the raw examples are called in messages.
+        argument: name of the raw examples in messages.
         net: the modality net that reads the arrays.
-        limit: most positions, or None. What only the preprocessor finds too long is cut, as it was
-            for training, with a warning.
+        limit: most positions, or None. An example that is too long for the preprocessor only is
+            cut, as it was for training, with a warning.
     """
 
-    def __init__(self, task: str, argument: str, net, limit: int | None):
+    def __init__(self, task: str, argument: str, net: ModalityNet, limit: int | None):
         self.task = task
         self.argument = argument
         self.net = net
@@ -31,14 +33,14 @@ class Encoder:
         masked = type(net).padding_mask is not ModalityNet.padding_mask
         self._buckets = [n is None and masked for n in net.example_shape]
 
-    def check_list(self, raw) -> None:
-        """Checks that these are raw examples, at least one.
+    def check_list(self, raw: Any) -> None:
+        """Checks that there is a list of at least one raw example.
 
         Args:
-            raw: what was given.
+            raw: what was received.
 
         Raises:
-            ValueError: they are not.
+            ValueError: it is no list, or an empty one.
         """
         if not isinstance(raw, list | tuple):
             raise ValueError(
@@ -48,7 +50,7 @@ class Encoder:
             raise ValueError(f"`{self.argument}` must hold at least one example. Received: {raw}")
 
     def __call__(self, raw: list) -> list[np.ndarray]:
-        """Returns one array an example.
+        """Returns one array per example.
 
         Args:
             raw: raw examples.

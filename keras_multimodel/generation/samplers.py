@@ -9,7 +9,6 @@ import numpy as np
 from keras import ops
 
 from keras_multimodel.generation.beam_search import BeamSearch
-from keras_multimodel.ops.argmax import argmax
 
 NAMES = ("greedy", "beam", "random", "top_k", "top_p")
 
@@ -29,7 +28,7 @@ class Greedy:
             logits: float32 `(batch, vocabulary_size)`, -inf where an id is not allowed.
             draws: float32 `(batch,)` in [0, 1).
         """
-        return argmax(logits)
+        return ops.cast(ops.argmax(logits, axis=-1), "int32")
 
 
 class Drawn:

@@ -7,12 +7,13 @@ from keras import ops
 
 from keras_multimodel.layers.conv_block import ConvStep
 from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.layers.stepping import write_position
 from keras_multimodel.layers.timing_signal import TimingSignal
-from keras_multimodel.ops import cache as caches
-from keras_multimodel.ops.extremes import row_max
-from keras_multimodel.ops.numerics import at_least_float32
+from keras_multimodel.ops.precision import at_least_float32
 
-_NEVER = -1e9  # added to a score where attention must not look
+# The score of a position that is masked. Finite, so that a row without any real position attends to
+# all of them evenly, instead of giving NaN.
+_HIDDEN = -1e9
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -89,69 +90,50 @@ class Attention(keras.layers.Layer):
     def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
         """Returns the cache of one sequence read step by step; see `layers.stepping`.
 
-        With a source, its keys and values, computed here once; without, empty keys and values of
-        the targets themselves, `Growing` buffers `(B * N, H, max_length)`.
+        With a source: its keys and values, computed here once, and its mask. Without: room for the
+        keys and values of the targets themselves. Both are `(B, N, H, positions)`.
         """
         if source is not None:
-            return self._source_cache(source, source_mask)
+            # Positions last: a step reads a few long rows faster than many short ones.
+            keys, values = (ops.transpose(x, (0, 2, 3, 1)) for x in self.keys_and_values(source))
+            if source_mask is None:
+                source_mask = ops.ones_like(source[..., 0], dtype="bool")
+            return {"keys": keys, "values": values, "mask": source_mask}
         if not self.causal:
             raise ValueError(
                 f"`causal` must be True to go step by step. Received: causal={self.causal}"
             )
-        shape = (batch_size * self.num_heads, self.hidden_dim // self.num_heads, max_length)
-        return {
-            name: caches.Growing(ops.zeros(shape, self.compute_dtype), caches.Fixed([]))
-            for name in ("keys", "values")
-        }
+        heads = (self.num_heads, self.hidden_dim // self.num_heads)
+        shape = (batch_size, *heads, max_length)
+        return {name: ops.zeros(shape, self.compute_dtype) for name in ("keys", "values")}
 
     def step(self, inputs, cache, index):
         """Maps position `index`, `(B, hidden_dim)`, to what it finds; see `layers.stepping`.
 
-        Without a source, the position is key and value too.
+        Without a source, the position gives a key and a value too.
         """
+        if "mask" in cache:
+            mask = cache["mask"][:, None]
+        else:
+            cache = {
+                name: write_position(cache[name], self._heads(dense(inputs)), index, axis=3)
+                for name, dense in (("keys", self.key), ("values", self.value))
+            }
+            mask = ops.arange(cache["keys"].shape[3]) <= index
         width = self.hidden_dim // self.num_heads
-        queries = self._heads(self.query(inputs) * width**-0.5)[:, None]
-        if isinstance(cache, caches.Fixed):
-            source = cache.value
-            found = _look(queries, source["keys"], source["values"], source["hidden"])
-            return self._join(found), cache
-        cache = {
-            name: caches.extend(cache[name], self._heads(dense(inputs)), index)
-            for name, dense in (("keys", self.key), ("values", self.value))
-        }
-        return self._join(_look_at_all(queries, cache["keys"], cache["values"], index)), cache
-
-    def reorder_cache(self, cache, rows):
-        """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
-        if isinstance(cache, caches.Fixed):
-            return cache  # rows are exchanged within one example, whose source they share
-        by_row = (rows.shape[0], -1)
-        return keras.tree.map_structure(
-            lambda x: ops.reshape(ops.take(ops.reshape(x, by_row), rows, axis=0), x.shape), cache
-        )
-
-    def _source_cache(self, source, mask):
-        keys, values = self.keys_and_values(source)
-        length, width = keys.shape[1], keys.shape[3]
-        if mask is None:
-            mask = ops.ones_like(source[..., 0], dtype="bool")
-        hidden = _hidden(ops.logical_not(mask))
-        cache = {
-            name: ops.reshape(ops.transpose(x, (0, 2, 3, 1)), (-1, width, length))
-            for name, x in (("keys", keys), ("values", values))
-        }
-        cache["hidden"] = ops.repeat(hidden, self.num_heads, axis=0)[:, None]
-        return caches.Fixed(cache)
+        queries = self._heads(self.query(inputs) * width**-0.5)
+        scores = at_least_float32(ops.einsum("bnh,bnht->bnt", queries, cache["keys"]))
+        scores = ops.where(mask, scores, _HIDDEN)
+        # By hand, since Keras' softmax warns about an axis of size 1, which one position is.
+        weights = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True))
+        weights = weights / ops.sum(weights, axis=-1, keepdims=True)
+        weights = ops.cast(weights, self.compute_dtype)
+        found = ops.einsum("bnt,bnht->bnh", weights, cache["values"])
+        return self.output_projection(ops.reshape(found, (-1, self.hidden_dim))), cache
 
     def _heads(self, x):
-        """Returns `(B * N, H)` from `(B, hidden_dim)`."""
-        return ops.reshape(x, (-1, self.hidden_dim // self.num_heads))
-
-    def _join(self, found):
-        """Returns the output `(B, hidden_dim)` from what `_look` returns."""
-        _, total, values = found
-        values = ops.cast(values / total, self.compute_dtype)
-        return self.output_projection(ops.reshape(values, (-1, self.hidden_dim)))
+        """Returns `(B, N, H)` from `(B, hidden_dim)`."""
+        return ops.reshape(x, (-1, self.num_heads, self.hidden_dim // self.num_heads))
 
     def compute_output_shape(self, targets_shape, source_shape):
         return targets_shape
@@ -163,55 +145,6 @@ class Attention(keras.layers.Layer):
             "num_heads": self.num_heads,
             "causal": self.causal,
         }
-
-
-def _hidden(where):
-    """Returns what is added to scores so that nothing is found where `where` is True."""
-    return ops.where(where, _NEVER, 0.0)
-
-
-def _look(queries, keys, values, hidden=None):
-    """Attends to some positions.
-
-    Args:
-        queries: `(B * N, 1, H)`.
-        keys: `(B * N, H, positions)`.
-        values: as `keys`.
-        hidden: see `_hidden`, fits `(B * N, 1, positions)`; None where nothing is.
-
-    Returns:
-        the greatest score and the sum of the weights, `(B * N, 1, 1)`, and the weighted sum of the
-        values, `(B * N, 1, H)`, all in float32 or, where the queries are, float64.
-    """
-    scores = at_least_float32(ops.einsum("gqh,ght->gqt", queries, keys))
-    if hidden is not None:
-        scores = scores + ops.cast(hidden, scores.dtype)
-    greatest = row_max(scores)
-    weights = ops.exp(scores - greatest)
-    found = ops.einsum("gqt,ght->gqh", ops.cast(weights, values.dtype), values)
-    return greatest, ops.sum(weights, axis=-1, keepdims=True), at_least_float32(found)
-
-
-def _look_at_all(queries, keys, values, index):
-    """Attends to the positions up to `index` of growing keys and values; see `_look`."""
-    size = keys.open.shape[-1]
-    later = ops.arange(size, dtype="int32") > index % size
-    found = _look(queries, keys.open, values.open, _hidden(later))
-    for i, piece in enumerate(zip(keys.full.value, values.full.value)):
-        found = ops.cond(
-            index // (size << i) % 2 == 1,
-            lambda piece=piece, found=found: _joined(found, _look(queries, *piece)),
-            lambda found=found: found,
-        )
-    return found
-
-
-def _joined(first, second):
-    """Returns what `_look` finds in the positions of both."""
-    greatest = ops.maximum(first[0], second[0])
-    scales = ops.exp(first[0] - greatest), ops.exp(second[0] - greatest)
-    total, values = (a * scales[0] + b * scales[1] for a, b in zip(first[1:], second[1:]))
-    return greatest, total, values
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -346,14 +279,10 @@ class AttentionBlock(keras.layers.Layer):
 
     def reorder_cache(self, cache, rows):
         """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
-        parts = {"self": self.self_attention, "source": self.source_attention}
-        reordered = {
-            name: part.reorder_cache(cache[name], rows)
-            for name, part in parts.items()
-            if part is not None
-        }
-        steps = zip(self.steps, cache["steps"])
-        return {**reordered, "steps": [step.reorder_cache(part, rows) for step, part in steps]}
+        # Rows are exchanged within one example, so its source, the larger part, stays in place.
+        source = {name: cache[name] for name in cache if name == "source"}
+        own = {name: cache[name] for name in cache if name != "source"}
+        return {**keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), own), **source}
 
     def compute_output_shape(self, targets_shape, source_shape=None):
         return targets_shape

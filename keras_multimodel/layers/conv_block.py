@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.ops import cache as caches
+from keras_multimodel.layers.stepping import write_position
 from keras_multimodel.ops.depthwise_conv import depthwise_conv1d
 
 
@@ -94,29 +94,29 @@ class ConvStep(keras.layers.Layer):
     def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
         """Returns the cache of the last inputs that the kernel sees; see `layers.stepping`.
 
-        A dilated convolution is as many plain ones, interleaved. Each has a ring of `kernel_size`
-        inputs: `(dilation_rate * kernel_size, batch, channels)` in all.
+        A dilated convolution is `dilation_rate` plain ones, interleaved. Each has a ring of its
+        last `kernel_size` inputs: `(batch, dilation_rate * kernel_size, channels)` in all.
         """
         if self.padding != "causal":
             raise ValueError(
                 f'`padding` must be "causal" to go step by step. Received: padding={self.padding}'
             )
-        shape = (self.dilation_rate * self.kernel_size, batch_size, self.depthwise_kernel.shape[2])
+        shape = (batch_size, self.dilation_rate * self.kernel_size, self.depthwise_kernel.shape[2])
         return ops.zeros(shape, self.compute_dtype)
 
     def step(self, inputs, cache, index):
         """Maps position `index`, `(batch, channels)`, to its output; see `layers.stepping`."""
-        size, rate = self.kernel_size, self.dilation_rate
-        start, place, order = caches.ring_places(index, size, rate)
-        cache = caches.write(cache, ops.relu(inputs), place)
-        ring = cache if rate == 1 else caches.read_range(cache, start, size)
-        kernel = ops.cast(self.depthwise_kernel, inputs.dtype)[..., 0]
-        x = ops.sum(ring * caches.read(kernel, order), axis=0)
+        size = self.kernel_size
+        start, slot = index % self.dilation_rate * size, index // self.dilation_rate % size
+        cache = write_position(cache, ops.relu(inputs), start + slot)
+        ring = cache
+        if self.dilation_rate > 1:
+            ring = ops.slice(cache, (0, start, 0), (cache.shape[0], size, cache.shape[2]))
+        # The newest input, in `slot`, meets the last entry of the kernel.
+        order = (ops.arange(size - 1, 2 * size - 1, dtype="int32") - slot) % size
+        kernel = ops.cast(self.depthwise_kernel, inputs.dtype)[:, 0, :, 0]
+        x = ops.sum(ring * ops.take(kernel, order, axis=0), axis=1)
         return self.norm(self.pointwise(x)), cache
-
-    def reorder_cache(self, cache, rows):
-        """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
-        return ops.take(cache, rows, axis=1)
 
     def _margins(self) -> tuple[int, int]:
         """Returns how many zeros stand before and after the sequence."""
@@ -233,17 +233,13 @@ class ConvBlock(keras.layers.Layer):
 
     def step(self, inputs, cache, index):
         """Maps position `index`, `(batch, hidden_dim)`, to its output; see `layers.stepping`."""
-        x, caches = inputs, []
+        x, after = inputs, []
         for i, (step, step_cache) in enumerate(zip(self.steps, cache)):
             x, step_cache = step.step(x, step_cache, index)
-            caches.append(step_cache)
+            after.append(step_cache)
             if i % 2 or i == len(self.steps) - 1:
                 x = x + inputs
-        return x, caches
-
-    def reorder_cache(self, cache, rows):
-        """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
-        return [step.reorder_cache(part, rows) for step, part in zip(self.steps, cache)]
+        return x, after
 
     def compute_output_shape(self, input_shape):
         return input_shape

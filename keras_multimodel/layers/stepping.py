@@ -1,21 +1,28 @@
-"""What lets a causal block go through a sequence one position at a time."""
+"""The protocol of a block that reads a sequence one position at a time."""
 
 from typing import Protocol, runtime_checkable
+
+import keras
+from keras import ops
+
+from keras_multimodel.typing import Nested, Tensor
 
 
 @runtime_checkable
 class SteppingBlock(Protocol):
-    """The protocol of a block that generates with a cache, at the same cost for every position.
+    """A block that generates with a cache, at the same cost for every position.
 
-    A block of a decoder maps `(batch, length, hidden_dim)` to itself and sees no later position. If
-    it has these methods, `MultiModel.generate` calls them instead; they need no base class.
-    Stepping through a sequence must give what one call on the whole of it gives. A block without
-    them, or whose class inherits them and has a `call` of its own, still generates: its inputs are
-    kept, and it is called on all of them at every step. A block that treats every position alone,
-    `position_wise = True`, needs neither.
+    A decoder block maps `(batch, length, hidden_dim)` to itself and sees no later position. If it
+    also has the two methods below, `MultiModel.generate` calls them instead of `call`. No base
+    class is needed. Stepping through a sequence must give what one call on the whole of it gives.
 
-    Methods run inside a compiled loop: tensors only, shapes that do not change. They are called as
-    they are, not through `__call__`: under a mixed dtype policy they cast weights themselves, and
+    A block without the methods still generates: its inputs are kept, and the block is called on all
+    of them for every new position. The same happens to a class that inherits the methods and
+    overrides `call`, since the inherited step would compute something else. A block that treats
+    every position independently sets `position_wise = True` and needs neither method.
+
+    The methods run inside a compiled loop: use tensors only, and keep their shapes. They are called
+    directly, not through `__call__`: under a mixed dtype policy they cast weights themselves, and
     updates of variables are dropped.
 
     Example:
@@ -23,44 +30,78 @@ class SteppingBlock(Protocol):
     ```python
     class RunningMean(keras.layers.Layer):
         def call(self, inputs):
-            count = ops.arange(1, ops.shape(inputs)[1] + 1, dtype=inputs.dtype)
-            return ops.cumsum(inputs, axis=1) / count[:, None]
+            count = keras.ops.arange(1, keras.ops.shape(inputs)[1] + 1, dtype=inputs.dtype)
+            return keras.ops.cumsum(inputs, axis=1) / count[:, None]
 
         def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
-            return ops.zeros((batch_size, 64))
+            return keras.ops.zeros((batch_size, 64))
 
         def step(self, inputs, cache, index):
             cache = cache + inputs
-            return cache / ops.cast(index + 1, cache.dtype), cache
+            return cache / keras.ops.cast(index + 1, cache.dtype), cache
     ```
     """
 
-    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
+    def initial_cache(
+        self,
+        batch_size: int,
+        max_length: int,
+        source: Tensor | None = None,
+        source_mask: Tensor | None = None,
+    ) -> Nested:
         """Returns the cache before the first position.
 
         Args:
-            batch_size: rows of the batch, an integer.
-            max_length: positions that may come, an integer.
-            source: the encoded input `(batch, source_length, hidden_dim)`, for blocks that attend
-                to it: what they need of it is computed here, once.
+            batch_size: number of rows.
+            max_length: most positions that may come.
+            source: encoded input `(batch, source_length, hidden_dim)`. A block that attends to it
+                computes here, once, what its steps need of it.
             source_mask: boolean `(batch, source_length)`, True at real positions.
 
         Returns:
-            A nested structure of tensors, the batch their first axis; `()` if nothing is kept.
+            A nested structure of tensors whose first axis is the batch; `()` if nothing is kept.
         """
 
-    def step(self, inputs, cache, index):
+    def step(self, inputs: Tensor, cache: Nested, index: Tensor) -> tuple[Tensor, Nested]:
         """Maps one position.
 
         Args:
             inputs: `(batch, hidden_dim)`, the position `index`.
-            cache: what `initial_cache`, or the step before, returned.
+            cache: what `initial_cache` or the previous step returned.
             index: int32 scalar tensor, from 0.
 
         Returns:
             `(batch, hidden_dim)`, and the cache for the next position.
         """
 
-    # A third method is looked for only by beam search, and only needed by a cache of which some
-    # tensor has its batch on another axis than the first:
-    #     reorder_cache(cache, rows) -> the cache with row i taken from `rows[i]`, int32 `(batch,)`
+    # A third method is optional. Beam search calls it to exchange rows of the cache, and takes
+    # them along the first axis of every tensor where a block has no such method:
+    #     reorder_cache(cache, rows) -> the cache with row i taken from `rows[i]`, int32 `(batch,)`,
+    #     a row of the same example
+
+
+def can_step(block: keras.layers.Layer) -> bool:
+    """Returns whether a block follows `SteppingBlock`, with a `step` that fits its `call`."""
+    if not isinstance(block, SteppingBlock):
+        return False
+    # The first class in the order of inheritance that defines `step` must not come after the first
+    # that defines `call`: else a subclass has changed the call only.
+    classes = type(block).__mro__
+    first = {
+        method: next((i for i, c in enumerate(classes) if method in vars(c)), 0)
+        for method in ("step", "call")
+    }
+    return first["step"] <= first["call"]
+
+
+def write_position(buffer: Tensor, values: Tensor, index: Tensor, axis: int = 1) -> Tensor:
+    """Returns a buffer with one position replaced.
+
+    Args:
+        buffer: tensor of static shape.
+        values: the shape of `buffer` without `axis`.
+        index: int32 scalar, the position on `axis`.
+        axis: the axis of positions.
+    """
+    start = [index if i == axis else 0 for i in range(len(buffer.shape))]
+    return ops.slice_update(buffer, start, ops.expand_dims(values, axis))

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_multimodel.generation import caches as stepping
+from keras_multimodel.generation.caches import BlockChain
 from keras_multimodel.layers.blocks import build_block, call_block, call_position_wise
 from keras_multimodel.models.encoder import deserialize_layers
 
@@ -57,28 +57,20 @@ class Decoder(keras.layers.Layer):
 
     def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
         """Returns the caches of one sequence read step by step; see `layers.stepping`."""
-        return [
-            stepping.initial_cache(layer, batch_size, max_length, source, source_mask)
-            for layer in self._layers_in_order()
-        ]
+        return self._chain().initial_cache(batch_size, max_length, source, source_mask)
 
     def step(self, inputs, cache, index):
         """Maps position `index`, `(batch, hidden_dim)`, to its output; see `layers.stepping`."""
-        x, parts = inputs, []
-        for layer, part in zip(self._layers_in_order(), cache):
-            x, part = stepping.step(layer, x, part, index)
-            parts.append(part)
-        return x, parts
+        return self._chain().step(inputs, cache, index)
 
     def reorder_cache(self, cache, rows):
         """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
-        pairs = zip(self._layers_in_order(), cache)
-        return [stepping.reorder_cache(*pair, rows) for pair in pairs]
+        return self._chain().reorder_cache(cache, rows)
 
-    def _layers_in_order(self):
+    def _chain(self):
         middle = len(self.blocks) // 2
         experts = [self.experts] if self.blocks and self.experts is not None else []
-        return sum(self.blocks[:middle], []) + experts + sum(self.blocks[middle:], [])
+        return BlockChain(sum(self.blocks[:middle], []) + experts + sum(self.blocks[middle:], []))
 
     def compute_mask(self, *args, **kwargs):
         return None  # masks are passed as arguments

@@ -3,11 +3,10 @@
 import keras
 from keras import ops
 
-from keras_multimodel.generation import caches as stepping
+from keras_multimodel.generation.caches import BlockChain
 from keras_multimodel.layers.blocks import build_block, call_block, takes
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.models.encoder import deserialize_layers
-from keras_multimodel.ops import cache as caches
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -69,35 +68,25 @@ class Mixer(keras.layers.Layer):
 
     def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
         """Returns the caches of one sequence read step by step; see `layers.stepping`."""
-        cache = {
-            "layers": [
-                stepping.initial_cache(layer, batch_size, max_length, source, source_mask)
-                for layer in self._layers_in_order()
-            ]
-        }
-        if not self.reads_source:
-            aligned = _aligned(source, source_mask, max_length)
-            cache["source"] = ops.transpose(aligned, (1, 0, 2))
-        return cache
+        blocks = self._chain().initial_cache(batch_size, max_length, source, source_mask)
+        if self.reads_source:
+            return {"blocks": blocks}
+        return {"blocks": blocks, "source": _aligned(source, source_mask, max_length)}
 
     def step(self, inputs, cache, index):
         """Maps position `index`, `(batch, hidden_dim)`, to its output; see `layers.stepping`."""
         x = inputs
         if not self.reads_source:
-            x = self.join_norm(x + caches.read(cache["source"], index))
-        parts = []
-        for layer, part in zip(self._layers_in_order(), cache["layers"]):
-            x, part = stepping.step(layer, x, part, index)
-            parts.append(part)
-        return x, {**cache, "layers": parts}
+            x = self.join_norm(x + ops.take(cache["source"], index, axis=1))
+        x, blocks = self._chain().step(x, cache["blocks"], index)
+        return x, {**cache, "blocks": blocks}
 
     def reorder_cache(self, cache, rows):
         """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
-        pairs = zip(self._layers_in_order(), cache["layers"])
-        return {**cache, "layers": [stepping.reorder_cache(*pair, rows) for pair in pairs]}
+        return {**cache, "blocks": self._chain().reorder_cache(cache["blocks"], rows)}
 
-    def _layers_in_order(self):
-        return [layer for layer in (self.attention, *self.blocks) if layer is not None]
+    def _chain(self):
+        return BlockChain([x for x in (self.attention, *self.blocks) if x is not None])
 
     def compute_mask(self, *args, **kwargs):
         return None  # masks are passed as arguments

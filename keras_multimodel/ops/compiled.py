@@ -1,38 +1,32 @@
 """Functions and loops that a backend compiles."""
 
-import itertools
-import os
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
-# TensorFlow keeps what XLA has compiled, some 50 MB, as long as the process lives.
-_MOST_XLA_PROGRAMS = 64
-_xla_programs = itertools.count()
+from keras_multimodel.typing import Nested, Tensor
 
 
-def compiled(function, variables: list, xla: bool = False):
+def compiled(function: Callable, variables: list[keras.Variable], xla: bool = False) -> Callable:
     """Returns a compiled `function(values, *args)` as a function of `args`.
 
-    Updates of variables are dropped: whatever layers count in between, generation changes no model.
+    Updates of variables are dropped: generation changes no model, whatever its layers count.
 
     Args:
         function: takes a list of pairs of a variable and its value, for `keras.StatelessScope`,
             and nested structures of tensors.
-        variables: all Keras variables that it reads.
-        xla: whether TensorFlow compiles it with XLA, which takes seconds and then spares a loop of
-            small operations the time to start each of them. What XLA cannot compile runs without,
-            and so does what comes after the first 64 in a process.
+        variables: all Keras variables that the function reads.
+        xla: whether TensorFlow compiles the function with XLA. A function that XLA cannot compile
+            runs as a plain graph.
 
     Returns:
-        A function that traces once for each set of shapes, and on torch runs eagerly.
+        A function that traces once for each set of shapes; on torch it runs eagerly.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        plain = _tensorflow_graph(function, variables)
-        if xla and next(_xla_programs) < _MOST_XLA_PROGRAMS:
-            return _with_xla(function, variables, plain)
-        return plain
+        graph = _tensorflow_graph(function, variables, xla)
+        return _with_fallback(graph, function, variables) if xla else graph
     if backend == "jax":
         import jax
 
@@ -50,24 +44,28 @@ def _tensorflow_graph(function, variables, xla=False):
 
     @tf.function(autograph=False)
     def run(*args):
-        # Read once, before any loop, and outside of XLA, which knows no mirrored variables.
+        # Variables are read once, before any loop, and outside of XLA, which cannot read the
+        # mirrored variables of a distribution strategy.
         return inner([tf.convert_to_tensor(v.value) for v in variables], *args)
 
-    # It counts the traces of all functions made here as if they were one's.
+    # TensorFlow counts the traces of all functions made here as if they were one function's, and
+    # would warn that it retraces too often.
     inner._omit_frequent_tracing_warning = run._omit_frequent_tracing_warning = True
     return run
 
 
-def _with_xla(function, variables, plain):
+def _with_fallback(program, function, variables):
+    """Returns `program` until XLA refuses it, and from then on a plain graph."""
     import tensorflow as tf
 
-    program = _tensorflow_graph(function, variables, xla=True)
+    refused = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
+    plain = _tensorflow_graph(function, variables)
 
     def run(*args):
         nonlocal program
         try:
             return program(*args)
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        except refused:
             if program is plain:
                 raise
             program = plain
@@ -97,64 +95,29 @@ def compiles_with_xla() -> bool:
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
-def tensorflow_on_cpu() -> bool:
-    """Returns whether the backend is TensorFlow and has no other device than CPUs."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
-
-
-def loops_side_by_side() -> int:
-    """Returns how many loops of small operations are worth running at once, in threads.
-
-    A step of such a loop keeps one core busy. A GPU, and what shares one interpreter, does not get
-    done sooner.
-    """
-    if not tensorflow_on_cpu():
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def while_loop(condition, body, state):
+def while_loop(condition: Callable[[Nested], Tensor], body: Callable, state: Nested) -> Nested:
     """Runs `state = body(state)` while `condition(state)`.
 
     Args:
-        condition: from the state to a boolean scalar.
-        body: from the state to a state of the same structure and shapes.
+        condition: maps the state to a boolean scalar.
+        body: maps the state to a state of the same structure and shapes.
         state: nested structure of tensors.
 
     Returns:
         The last state.
     """
-    state = _ordered(state)
-    flat = [ops.convert_to_tensor(x) for x in keras.tree.flatten(state)]
 
     def unflatten(values):
         return keras.tree.pack_sequence_as(state, list(values))
 
     def step(*values):
-        return tuple(keras.tree.flatten(_ordered(body(unflatten(values)))))
+        after = body(unflatten(values))
+        # Flattened in the order of `state`: torch flattens a dict in the order of its insertion.
+        pairs = keras.tree.map_structure(lambda _, new: new, state, after)
+        return tuple(keras.tree.flatten(pairs))
 
-    def go_on(*values):
+    def unfinished(*values):
         return condition(unflatten(values))
 
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        # One iteration at a time: buffers are written in place.
-        return unflatten(tf.while_loop(go_on, step, flat, parallel_iterations=1))
-    return unflatten(ops.while_loop(go_on, step, flat))
-
-
-def _ordered(state):
-    """Returns the state with the keys of dicts in order, which torch would flatten as they come."""
-    if isinstance(state, dict):
-        return {key: _ordered(state[key]) for key in sorted(state)}
-    if hasattr(state, "_fields"):
-        return type(state)(*(_ordered(part) for part in state))
-    if isinstance(state, list | tuple):
-        kind = list if isinstance(state, list) else tuple
-        return kind(_ordered(part) for part in state)
-    return state
+    flat = [ops.convert_to_tensor(x) for x in keras.tree.flatten(state)]
+    return unflatten(ops.while_loop(unfinished, step, flat))

@@ -10,7 +10,6 @@ import pytest
 SCRIPT = """
 import json
 import numpy as np
-from keras_multimodel.ops import cache as caches
 from tests.generation.writers import INPUTS, NO_END, build, build_ids
 model = build_ids()
 inputs = [np.array([3, 4, 5, 1]), np.array([7, 1]), np.array([6, 2, 6, 2, 1])]
@@ -21,7 +20,6 @@ for sampler, use_cache in (("greedy", True), ("greedy", False), ("beam", True), 
 results["stream"] = [[None if x is None else x.tolist() for x in step]
                      for step in model.generate("copy", inputs, stream=True)]
 results["score"] = model.score("copy", inputs, inputs).round(3).tolist()
-caches._PIECE = 3
 long = {"max_length": 20, "constraint": NO_END}
 for sampler in ("greedy", "beam"):
     for use_cache in (True, False):

@@ -5,8 +5,8 @@ import pytest
 from keras import ops
 
 from keras_multimodel.generation import BeamSearch
-from keras_multimodel.generation.beam_search import BeamedSearch
-from keras_multimodel.generation.loop import Search
+from keras_multimodel.generation.beam_search import BeamLoop
+from keras_multimodel.generation.loop import SamplingLoop
 from keras_multimodel.generation.samplers import Greedy
 from tests.generation.writers import Table, build_ids, run
 
@@ -42,8 +42,8 @@ def best_output(logits, penalty):
 @pytest.mark.parametrize("penalty", [0.0, 0.8])
 def test_finds_the_best_output_of_all(logits, penalty):
     beams = BeamSearch(121, penalty)  # 81 that go on after four ids, and 40 that have ended
-    state = run(BeamedSearch(Table(logits), beams), SEEDS, LENGTH)
-    ids = ops.convert_to_numpy(state["ids"]).T.reshape(SEEDS, 121, LENGTH)
+    state = run(BeamLoop(Table(logits), beams), SEEDS, LENGTH)
+    ids = ops.convert_to_numpy(state["ids"]).reshape(SEEDS, 121, LENGTH)
     scores = ops.convert_to_numpy(state["log_probability"] / beams.penalty(state["length"]))
     for seed in range(SEEDS):
         expected, score = best_output(logits[seed], penalty)
@@ -55,8 +55,8 @@ def test_finds_the_best_output_of_all(logits, penalty):
 
 def test_one_beam_is_greedy(logits):
     table = Table(logits)
-    greedy = run(Search(table, Greedy()), SEEDS, LENGTH)
-    beam = run(BeamedSearch(table, BeamSearch(1)), SEEDS, LENGTH)
+    greedy = run(SamplingLoop(table, Greedy()), SEEDS, LENGTH)
+    beam = run(BeamLoop(table, BeamSearch(1)), SEEDS, LENGTH)
     for key in ("ids", "ended"):
         np.testing.assert_array_equal(*(ops.convert_to_numpy(s[key]) for s in (greedy, beam)))
 
@@ -65,7 +65,7 @@ def test_ended_beams_are_frozen_and_the_search_stops():
     # The end is by far the likeliest: one beam ends at once, two after one more id.
     logits = np.full((1, (SIZE + 1) ** 7, SIZE), -20.0)
     logits[..., END] = 0.0
-    state = run(BeamedSearch(Table(logits), BeamSearch(3, 0.0)), 1, 7)
+    state = run(BeamLoop(Table(logits), BeamSearch(3, 0.0)), 1, 7)
     assert int(state["index"]) == 2
     assert ops.convert_to_numpy(state["ended"]).all()
     assert sorted(ops.convert_to_numpy(state["length"])[0].tolist()) == [1, 2, 2]

@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_multimodel.data.preprocessing.trees import delinearize, train_tree_preprocessor
 from keras_multimodel.generation import TreeConstraint
-from keras_multimodel.generation.loop import Search
+from keras_multimodel.generation.loop import SamplingLoop
 from keras_multimodel.generation.samplers import Greedy
 from tests.generation.writers import TREES, Table, run
 
@@ -20,10 +20,10 @@ def test_only_trees_over_exactly_the_words(length):
     constraint = trees.constraint()
     assert constraint.minimum_length(sentences) == [len(s.split()) + 3 for s in sentences]
     table = Table(rng.normal(size=(ROWS, 500, trees.vocabulary_size)) * 3)
-    search = Search(table, Greedy(), constraint)
+    search = SamplingLoop(table, Greedy(), constraint)
     state = run(search, ROWS, length, constraint.initial_state(sentences))
     assert ops.convert_to_numpy(state["ended"]).all()
-    for ids, sentence in zip(ops.convert_to_numpy(state["ids"]).T, sentences):
+    for ids, sentence in zip(ops.convert_to_numpy(state["ids"]), sentences):
         ids = ids[: list(ids).index(1)]
         symbols = [trees.symbols[i - 3] for i in ids]
         tree = delinearize(symbols, sentence.split())  # raises where it is none

@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_multimodel.data.preprocessing.text import train_text_preprocessor
 from keras_multimodel.generation import BeamSearch
-from keras_multimodel.generation.inputs import Encoder
+from keras_multimodel.generation.inputs import RawBatcher
 from keras_multimodel.layers import TextModality
 from tests.generation.writers import INPUTS, NO_END, SENTENCES, NoEnd, build, build_ids
 
@@ -144,12 +144,12 @@ def test_an_input_beyond_the_limit():
 
 def test_what_the_preprocessor_cuts_is_cut_with_a_warning():
     words = train_text_preprocessor(SENTENCES, 40, "char", max_length=6, byte_fallback=False)
-    encoder = Encoder("text", "inputs", TextModality(40, 16, preprocessor=words), None)
+    encoder = RawBatcher("text", "inputs", TextModality(40, 16, preprocessor=words), None)
     with pytest.warns(UserWarning, match=r"`inputs\[1\]` has \d+ positions and is cut to 6"):
         short, long = encoder(["the", "the file opens"])
     assert len(short) <= 6 and len(long) == 6 and long[-1] == 1
     with pytest.raises(ValueError, match=r"at most 8 positions. Received: inputs\[0\]"):
-        Encoder("text", "inputs", encoder.net, 8)(["the file opens"])
+        RawBatcher("text", "inputs", encoder.net, 8)(["the file opens"])
 
 
 def test_scores_need_a_target_for_each_input(ids_model):

@@ -2,8 +2,6 @@
 
 import concurrent.futures
 import gc
-import itertools
-import threading
 import warnings
 
 import keras
@@ -13,23 +11,12 @@ import tensorflow as tf
 from keras import ops
 from keras_nlp import samplers as keras_nlp_samplers
 
-from keras_multimodel.generation import Constraint, generate
-from keras_multimodel.generation import caches as stepping
-from keras_multimodel.generation.loop import Search
+from keras_multimodel.generation import Constraint, caches, generate
 from keras_multimodel.layers import ConvBlock, TextModality
-from keras_multimodel.ops import cache as caches
-from keras_multimodel.ops import columns
-from keras_multimodel.ops.compiled import compiled
 from tests.generation.writers import INPUTS, NoEnd, build, build_ids
 from tests.models.small_models import HIDDEN_DIM, set_weights
 
 IDS = [np.array([3, 4, 5, 1]), np.array([7, 1]), np.array([6, 2, 6, 2, 1])]
-
-
-@pytest.fixture(autouse=True)
-def no_programs_yet(monkeypatch):
-    """XLA compiles here, however many programs of other tests it has compiled in this process."""
-    monkeypatch.setattr(compiled, "_xla_programs", itertools.count())
 
 
 def written(model, **arguments):
@@ -72,7 +59,7 @@ def test_weights_are_read_anew(tmp_path):
 
 
 def test_few_programs_are_kept(monkeypatch):
-    monkeypatch.setattr(generate, "_MOST_PROGRAMS", 4)
+    monkeypatch.setattr(generate, "_MAX_PROGRAMS", 4)
     model = build_ids()
     first = written(model, max_length=3)
     for length in (20, 40, 70):
@@ -82,7 +69,7 @@ def test_few_programs_are_kept(monkeypatch):
 
 
 def test_a_constraint_is_never_taken_for_an_earlier_one(monkeypatch):
-    monkeypatch.setattr(generate, "_MOST_PROGRAMS", 2)
+    monkeypatch.setattr(generate, "_MAX_PROGRAMS", 2)
     model = build_ids()
     for allowed_id in (2, 3, 4, 5):
         outputs = written(model, max_length=2, constraint=Only(allowed_id))
@@ -95,17 +82,6 @@ def test_xla_writes_what_a_graph_writes(sampler, monkeypatch):
     in_graph = written(build_ids(), sampler=sampler, seed=1)
     monkeypatch.setattr(generate, "_XLA_FROM", 1)
     assert written(build_ids(), sampler=sampler, seed=1) == in_graph
-
-
-def test_a_process_has_so_many_programs_of_xla(monkeypatch):
-    made = []
-    monkeypatch.setattr(generate, "_XLA_FROM", 1)
-    monkeypatch.setattr(compiled, "_MOST_XLA_PROGRAMS", 1)
-    monkeypatch.setattr(compiled, "_xla_programs", itertools.count())
-    monkeypatch.setattr(compiled, "_with_xla", lambda *arguments: made.append(1) or arguments[-1])
-    model = build_ids()
-    first, second = (written(model, max_length=n) for n in (3, 20))
-    assert len(made) == 1 and [x[:3] for x in second] == first
 
 
 class NotForXla(Only):
@@ -127,32 +103,11 @@ def test_what_xla_cannot_compile_runs_without(monkeypatch):
 
 
 @pytest.mark.parametrize("sampler", ["greedy", "random", "beam"])
-def test_a_batch_in_threads_writes_the_same(sampler, monkeypatch):
-    whole = written(build_ids(), sampler=sampler, seed=1)
-    monkeypatch.setattr(generate, "_XLA_FROM", 1)
-    monkeypatch.setattr(generate, "_LEAST_ROWS", 1)
-    monkeypatch.setattr(generate, "loops_side_by_side", lambda: 2)
-    pools = []
-    monkeypatch.setattr(
-        generate,
-        "ThreadPoolExecutor",
-        lambda n: pools.append(n) or concurrent.futures.ThreadPoolExecutor(n),
-    )
-    model = build_ids()
-    assert written(model, sampler=sampler, seed=1) == whole and pools == [2]
-    traces = model._generator("copy").traces
-    assert written(model, sampler=sampler, seed=1) == whole
-    assert model._generator("copy").traces == traces
-
-
-@pytest.mark.parametrize("sampler", ["greedy", "random", "beam"])
 @pytest.mark.parametrize("xla_from", [1, 64])
-def test_a_cache_in_pieces_writes_the_same(sampler, xla_from, monkeypatch):
-    """20 ids: 6 pieces of 3 are closed, in 3 of 4 places."""
+def test_a_long_cache_writes_the_same(sampler, xla_from, monkeypatch):
     arguments = {"sampler": sampler, "seed": 1, "max_length": 20, "constraint": NoEnd()}
     recomputed = written(build_ids(), use_cache=False, **arguments)
     assert len(recomputed[0]) == 20
-    monkeypatch.setattr(caches, "_PIECE", 3)
     monkeypatch.setattr(generate, "_XLA_FROM", xla_from)
     model = build_ids()
     assert written(model, **arguments) == recomputed
@@ -162,39 +117,6 @@ def test_a_cache_in_pieces_writes_the_same(sampler, xla_from, monkeypatch):
     if sampler != "beam":
         steps = [*model.generate("copy", IDS, stream=True, **arguments)]
         assert [np.concatenate(row).tolist() for row in zip(*steps)] == recomputed
-
-
-@pytest.mark.parametrize("first", ["alone", "together"])
-def test_parts_of_a_batch_in_different_buckets(first, monkeypatch):
-    """17 inputs are written as 9 and 8, the one in a bucket of 16 rows, the other in one of 8."""
-    inputs = [np.array([3 + i % 5, 4, 1]) for i in range(17)]
-    calls = {"alone": inputs[9:], "together": inputs}
-    expected = {
-        name: [x.tolist() for x in build_ids().generate("copy", part)]
-        for name, part in calls.items()
-    }
-    monkeypatch.setattr(generate, "_XLA_FROM", 1)
-    monkeypatch.setattr(generate, "loops_side_by_side", lambda: 2)
-    monkeypatch.setattr(columns, "_LEAST_SIZE", 1)
-    monkeypatch.setattr(columns, "_MOST_ROWS", 8)
-    threads = []
-    original = Search.advance
-
-    def advance(*args):
-        threads.append(threading.current_thread())
-        return original(*args)
-
-    monkeypatch.setattr(Search, "advance", advance)
-    model = build_ids()
-    for name in sorted(calls, reverse=first == "together"):
-        assert [x.tolist() for x in model.generate("copy", calls[name])] == expected[name]
-    assert threads == [threading.main_thread()] * 2  # traced once for each bucket
-
-
-@pytest.mark.parametrize("count, cores, rows", [(16, 2, 8), (20, 2, 10), (15, 2, 15), (64, 5, 13)])
-def test_how_a_batch_is_split(count, cores, rows, monkeypatch):
-    monkeypatch.setattr(generate, "loops_side_by_side", lambda: cores)
-    assert generate._rows_of_a_loop(count) == rows
 
 
 class Last(keras_nlp_samplers.Sampler):
@@ -251,7 +173,7 @@ class Turned(TextModality):
 
 
 def test_inherited_steps_are_not_used_for_another_call():
-    stepping._warned.clear()
+    caches._warned.clear()
     with pytest.warns(UserWarning, match="`Doubled` has no `initial_cache` and `step` of its own"):
         model = build_ids(conv_block=Doubled(HIDDEN_DIM, (3, 3), dropout=0.0))
         assert written(model) == written(model, use_cache=False)

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_multimodel.generation import caches as stepping
+from keras_multimodel.generation import caches
 from keras_multimodel.layers.attention_block import Attention
-from keras_multimodel.ops import cache as caches
 from tests.generation.writers import NO_END, build_ids
 from tests.models.small_models import HIDDEN_DIM
 
@@ -70,9 +69,6 @@ class Prefixed(keras.layers.Layer):
         found, cache = self.attention.step(inputs, cache, index + 1)
         return inputs + found, cache
 
-    def reorder_cache(self, cache, rows):
-        return self.attention.reorder_cache(cache, rows)
-
 
 @keras.saving.register_keras_serializable(package="tests")
 class HalfRate(Prefixed):
@@ -90,10 +86,6 @@ class HalfRate(Prefixed):
         even = ops.where(index % 2 == 0, inputs, cache["even"])
         found, attention = self.attention.step(even, cache["attention"], index // 2)
         return inputs + found, {"attention": attention, "even": even}
-
-    def reorder_cache(self, cache, rows):
-        attention = self.attention.reorder_cache(cache["attention"], rows)
-        return {"attention": attention, "even": ops.take(cache["even"], rows, axis=0)}
 
 
 def generate(block, **arguments):
@@ -114,7 +106,7 @@ def test_a_block_that_steps_needs_no_warning():
 
 
 def test_a_block_without_the_protocol_generates_with_one_warning():
-    stepping._warned.clear()
+    caches._warned.clear()
     with pytest.warns(UserWarning, match="`RunningMean` has no `initial_cache` and `step`") as seen:
         outputs = generate(RunningMean())
     assert sum("initial_cache" in str(w.message) for w in seen) == 1
@@ -134,7 +126,6 @@ def test_without_attention():
 
 @pytest.mark.parametrize("block", [Prefixed, HalfRate])
 @pytest.mark.parametrize("sampler", ["greedy", "beam"])
-def test_attention_within_a_block_has_positions_of_its_own(block, sampler, monkeypatch):
-    monkeypatch.setattr(caches, "_PIECE", 3)
+def test_attention_within_a_block_has_positions_of_its_own(block, sampler):
     outputs = generate(block(), sampler=sampler, max_length=11, constraint=NO_END)
     assert [len(x) for x in outputs] == [11, 11]

@@ -4,7 +4,6 @@ import keras
 from keras import ops
 
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
-from keras_multimodel.ops.columns import in_columns, matmul_columns
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -86,15 +85,6 @@ class TextModality(ModalityNet):
     def decode(self, inputs, mask=None, like=None):
         table = ops.cast(self.output_embeddings, inputs.dtype)
         return ops.matmul(inputs, ops.transpose(table))
-
-    def initial_cache(self, batch_size):
-        """Returns the table of scores as `step` multiplies by it, turned and split only once."""
-        table = ops.transpose(ops.cast(self.output_embeddings, self.compute_dtype))
-        return in_columns(table, batch_size)
-
-    def step(self, inputs, cache):
-        """Returns the logits `(batch, vocabulary_size)` of one position `(batch, hidden_dim)`."""
-        return matmul_columns(inputs, cache)
 
     def padding_mask(self, inputs):
         return ops.not_equal(inputs, 0)
