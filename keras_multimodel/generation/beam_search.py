@@ -26,8 +26,11 @@ class BeamSearch:
     Example:
 
     ```python
-    outputs = model.generate("en_de", inputs, sampler=kmm.generation.BeamSearch(4))
-    outputs[0], outputs.hypotheses[0]  # the best output, and all four with their scores
+    text = kmm.layers.TextModality(20, 16)
+    task = kmm.Task("copy", text, text, max_target_length=4)
+    model = kmm.MultiModel([task], 16, moe=None, num_encoder_blocks=1, num_decoder_blocks=1)
+    outputs = model.generate("copy", [[3, 4, 1]], sampler=kmm.generation.BeamSearch(4))
+    best, hypotheses = outputs[0], outputs.hypotheses[0]  # with their scores
     ```
 
     Reference:

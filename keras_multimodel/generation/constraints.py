@@ -1,37 +1,43 @@
-"""What may be written.
+"""Which ids may be written next: a base class, and the constraint of well-formed trees."""
 
-Well-formed trees only."""
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from keras import ops
 
+from keras_multimodel.typing import Nested, Tensor
+
 
 class Constraint:
-    """Says at every step which ids may come next, so that every output is well-formed.
+    """Restricts at every step which ids may come next, so that every output is well-formed.
 
-    A subclass keeps what it must know of each row in a state: a nested structure of tensors, the
-    batch their first axis. `allowed` and `advance` run inside a compiled loop: tensors only, shapes
-    that do not change. In every row that has not ended, at least one id must be allowed.
+    A subclass keeps what it must know of each row in a state: a nested structure of tensors whose
+    first axis is the batch. `allowed` and `advance` run inside a compiled loop: use tensors only,
+    and keep their shapes. In every row that has not ended, at least one id must be allowed.
 
-    A preprocessor whose raw targets have a form returns one from a method `constraint()`, and
-    `MultiModel.generate` then uses it.
+    A preprocessor may have a method `constraint()` that returns a `Constraint`:
+    `MultiModel.generate` then uses it for the tasks that write with this preprocessor.
 
     Example:
 
     ```python
-    class NoRepetition(Constraint):
+    class NoRepetition(kmm.generation.Constraint):
+        def __init__(self, vocabulary_size):
+            self.vocabulary_size = vocabulary_size
+
         def initial_state(self, inputs):
-            return np.full((len(inputs),), -1, "int32")
+            return np.full((len(inputs),), -1, "int32")  # the id before
 
         def allowed(self, state, remaining):
-            return ops.arange(vocabulary_size) != state[:, None]
+            return ops.arange(self.vocabulary_size) != state[:, None]
 
         def advance(self, state, ids):
             return ids
     ```
     """
 
-    def initial_state(self, inputs: list):
+    def initial_state(self, inputs: list) -> Nested:
         """Returns the state before the first id, as NumPy arrays.
 
         Args:
@@ -42,24 +48,24 @@ class Constraint:
         """
         raise NotImplementedError(f"`{type(self).__name__}` must implement `initial_state`.")
 
-    def allowed(self, state, remaining):
+    def allowed(self, state: Nested, remaining: Tensor) -> Tensor:
         """Returns boolean `(batch, vocabulary_size)`, or one that broadcasts to it.
 
         Args:
             state: the state.
-            remaining: int32 scalar, how many ids may still be written, this one included.
+            remaining: int32 scalar, how many ids may still be written, including this one.
 
         Raises:
             NotImplementedError: a subclass does not define it.
         """
         raise NotImplementedError(f"`{type(self).__name__}` must implement `allowed`.")
 
-    def advance(self, state, ids):
-        """Returns the state after `ids`, int32 `(batch,)`; 0 in rows that have ended.
+    def advance(self, state: Nested, ids: Tensor) -> Nested:
+        """Returns the state after one more id in each row.
 
         Args:
-            state: the state before them.
-            ids: those just written.
+            state: the state before.
+            ids: int32 `(batch,)`, the ids just written; 0 in rows that have ended.
 
         Raises:
             NotImplementedError: a subclass does not define it.
@@ -67,7 +73,7 @@ class Constraint:
         raise NotImplementedError(f"`{type(self).__name__}` must implement `advance`.")
 
     def minimum_length(self, inputs: list) -> list[int]:
-        """Returns for each raw input how many ids its shortest output has, the end included."""
+        """Returns for each raw input the length of its shortest output, including the end."""
         return [1] * len(inputs)
 
 
@@ -78,20 +84,20 @@ _TAG, _OPEN, _CLOSE = 1, 2, 3
 class TreeConstraint(Constraint):
     """Allows the symbols of one tree over exactly the words of the sentence.
 
-    A phrase opens while words are left, a tag takes one word, a closing symbol has the label of the
-    innermost open phrase, which must not be empty; the root closes after the last word. No phrase
-    opens that the ids left could not close.
+    A phrase opens while words are left; a tag takes one word; a closing symbol has the label of the
+    innermost open phrase, which must not be empty; the root closes after the last word. A phrase
+    opens only if the remaining ids suffice to close it.
 
     Args:
-        symbols: as `keras_multimodel.data.TreePreprocessor` has them: ids from 3 on.
-        count_words: from a raw input to its number of words.
+        symbols: the symbols of a `keras_multimodel.data.TreePreprocessor`, whose ids start at 3.
+        count_words: maps a raw input to its number of words.
         max_depth: most phrases open at once.
 
     Raises:
-        ValueError: the symbols have no tag, or no phrase that they open and close.
+        ValueError: the symbols have no tag, or no phrase that they both open and close.
     """
 
-    def __init__(self, symbols: list[str], count_words, max_depth: int = 200):
+    def __init__(self, symbols: list[str], count_words: Callable[[Any], int], max_depth: int = 200):
         self.count_words = count_words
         self.max_depth = max_depth
         closing = {s[1:] for s in symbols if s.startswith(")")}
@@ -116,19 +122,20 @@ class TreeConstraint(Constraint):
     def minimum_length(self, inputs: list) -> list[int]:
         return [self.count_words(raw) + 3 for raw in inputs]
 
-    def initial_state(self, inputs: list):
+    def initial_state(self, inputs: list) -> dict:
         words = np.array([self.count_words(raw) for raw in inputs], "int32")
         return {
-            "words": words,  # that have no tag yet
+            "words": words,  # those that have no tag yet
             "depth": np.zeros_like(words),
             "labels": np.zeros((len(inputs), self.max_depth), "int32"),  # of the open phrases
-            "empty": np.zeros(len(inputs), "bool"),  # whether the innermost one has nothing in it
+            "empty": np.zeros(len(inputs), "bool"),  # whether the innermost phrase is empty
             "complete": np.zeros(len(inputs), "bool"),
         }
 
-    def allowed(self, state, remaining):
+    def allowed(self, state: dict, remaining: Tensor) -> Tensor:
         words, depth, complete = state["words"], state["depth"], state["complete"]
-        # Once one more phrase is open: a tag a word, its end, the ends of the others, the end.
+        # What must follow one more opening: a tag per word, the end of each open phrase and of this
+        # one, and the end of the output.
         needed = words + depth + 2
         may_open = (words > 0) & (depth < self.max_depth) & (remaining > needed) & ~complete
         may_tag = (words > 0) & (depth > 0)
@@ -144,7 +151,7 @@ class TreeConstraint(Constraint):
             | (ops.convert_to_tensor(self._is_end) & complete[:, None])
         )
 
-    def advance(self, state, ids):
+    def advance(self, state: dict, ids: Tensor) -> dict:
         kinds = ops.take(ops.convert_to_tensor(self._kinds), ids, axis=0)
         labels = ops.take(ops.convert_to_tensor(self._labels), ids, axis=0)
         opens, closes = kinds == _OPEN, kinds == _CLOSE

@@ -1,15 +1,15 @@
-"""Multi-head attention between two sequences.
-
-The attention block."""
+"""Multi-head attention between two sequences, and the attention block."""
 
 import keras
 from keras import ops
 
+from keras_multimodel.argument_checks import block_shape, fraction, one_of, positive_int
 from keras_multimodel.layers.conv_block import ConvStep
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import write_position
 from keras_multimodel.layers.timing_signal import TimingSignal
 from keras_multimodel.ops.precision import at_least_float32
+from keras_multimodel.typing import Nested, Shape, Tensor
 
 # The score of a position that is masked. Finite, so that a row without any real position attends to
 # all of them evenly, instead of giving NaN.
@@ -20,24 +20,24 @@ _HIDDEN = -1e9
 class Attention(keras.layers.Layer):
     """Scaled dot-product attention over projected queries, keys and values.
 
-    Axes: B batch, T target length, S source length, N heads, H channels a head.
+    Axes: B batch, T target length, S source length, N heads, H channels per head.
 
     Args:
-        hidden_dim: channels in and out; divided evenly among the heads.
+        hidden_dim: channels in and out, divided evenly among the heads.
         num_heads: number of heads.
-        causal: whether position `t` may attend to positions up to `t` only; then `T == S`.
+        causal: whether position `t` attends to positions up to `t` only; then `T == S`.
 
     Call arguments:
-        targets: `(B, T, hidden_dim)`, gives the queries.
-        source: `(B, S, hidden_dim)`, gives keys and values.
+        targets: `(B, T, hidden_dim)`, projected to queries.
+        source: `(B, S, hidden_dim)`, projected to keys and values.
         source_mask: boolean `(B, S)`, True at real positions. A row without any real position
-            attends to all evenly.
+            attends to all positions evenly.
 
     Returns:
         `(B, T, hidden_dim)`.
 
     Raises:
-        ValueError: `num_heads` does not divide `hidden_dim`.
+        ValueError: a size is not a positive integer, or `num_heads` does not divide `hidden_dim`.
 
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137, section 2.2.
@@ -45,13 +45,13 @@ class Attention(keras.layers.Layer):
 
     def __init__(self, hidden_dim: int, num_heads: int = 8, causal: bool = False, **kwargs):
         super().__init__(**kwargs)
-        if num_heads < 1 or hidden_dim % num_heads:
+        self.hidden_dim = positive_int("hidden_dim", hidden_dim)
+        self.num_heads = positive_int("num_heads", num_heads)
+        if hidden_dim % num_heads:
             raise ValueError(
                 "`num_heads` must divide `hidden_dim`. "
                 f"Received: num_heads={num_heads}, hidden_dim={hidden_dim}"
             )
-        self.hidden_dim = hidden_dim
-        self.num_heads = num_heads
         self.causal = causal
         self.supports_masking = True
         self.query, self.key, self.value, self.output_projection = (
@@ -59,27 +59,19 @@ class Attention(keras.layers.Layer):
             for name in ("query", "key", "value", "output")
         )
 
-    def build(self, targets_shape, source_shape):
+    def build(self, targets_shape: Shape, source_shape: Shape):
         for dense in (self.query, self.output_projection):
             dense.build((None, targets_shape[-1]))
         for dense in (self.key, self.value):
             dense.build((None, source_shape[-1]))
 
-    def call(self, targets, source, source_mask=None):
+    def call(self, targets: Tensor, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
         mask = None if source_mask is None else ops.cast(source_mask, "bool")[:, None, None, :]
-        keys, values = self.keys_and_values(source)
         queries = self._project(targets, self.query)
-        return self.attend(queries, keys, values, mask, is_causal=self.causal)
-
-    def keys_and_values(self, source):
-        """Returns the projected keys and values of `source`, each `(B, S, N, H)`."""
-        return self._project(source, self.key), self._project(source, self.value)
-
-    def attend(self, queries, keys, values, mask=None, is_causal: bool = False):
-        """Returns `(B, T, hidden_dim)` from queries `(B, T, N, H)`; `mask` fits `(B, N, T, S)`."""
-        x = ops.dot_product_attention(queries, keys, values, mask=mask, is_causal=is_causal)
+        keys, values = self._project(source, self.key), self._project(source, self.value)
+        x = ops.dot_product_attention(queries, keys, values, mask=mask, is_causal=self.causal)
         x = self.output_projection(ops.reshape(x, (-1, self.hidden_dim)))
-        return ops.reshape(x, (*ops.shape(queries)[:2], self.hidden_dim))
+        return ops.reshape(x, (*ops.shape(targets)[:2], self.hidden_dim))
 
     def _project(self, x, dense):
         """Returns `(B, T, N, H)` from `(B, T, hidden_dim)`."""
@@ -87,31 +79,37 @@ class Attention(keras.layers.Layer):
         rows = dense(ops.reshape(x, (-1, x.shape[-1])))
         return ops.reshape(rows, (*ops.shape(x)[:2], *heads))
 
-    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
-        """Returns the cache of one sequence read step by step; see `layers.stepping`.
+    def initial_cache(
+        self,
+        batch_size: int,
+        max_length: int,
+        source: Tensor | None = None,
+        source_mask: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Returns the cache of one sequence; see `SteppingBlock`.
 
         With a source: its keys and values, computed here once, and its mask. Without: room for the
-        keys and values of the targets themselves. Both are `(B, N, H, positions)`.
+        keys and values of the targets themselves. Keys and values are `(B, N, H, positions)`.
         """
         if source is not None:
             # Positions last: a step reads a few long rows faster than many short ones.
-            keys, values = (ops.transpose(x, (0, 2, 3, 1)) for x in self.keys_and_values(source))
+            keys, values = (
+                ops.transpose(self._project(source, dense), (0, 2, 3, 1))
+                for dense in (self.key, self.value)
+            )
             if source_mask is None:
                 source_mask = ops.ones_like(source[..., 0], dtype="bool")
             return {"keys": keys, "values": values, "mask": source_mask}
         if not self.causal:
-            raise ValueError(
-                f"`causal` must be True to go step by step. Received: causal={self.causal}"
-            )
+            raise ValueError(f"`causal` must be True to step. Received: causal={self.causal}")
         heads = (self.num_heads, self.hidden_dim // self.num_heads)
         shape = (batch_size, *heads, max_length)
         return {name: ops.zeros(shape, self.compute_dtype) for name in ("keys", "values")}
 
-    def step(self, inputs, cache, index):
-        """Maps position `index`, `(B, hidden_dim)`, to what it finds; see `layers.stepping`.
-
-        Without a source, the position gives a key and a value too.
-        """
+    def step(
+        self, inputs: Tensor, cache: dict[str, Tensor], index: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Maps position `index`, `(B, hidden_dim)`, to what it attends to; see `SteppingBlock`."""
         if "mask" in cache:
             mask = cache["mask"][:, None]
         else:
@@ -135,7 +133,7 @@ class Attention(keras.layers.Layer):
         """Returns `(B, N, H)` from `(B, hidden_dim)`."""
         return ops.reshape(x, (-1, self.num_heads, self.hidden_dim // self.num_heads))
 
-    def compute_output_shape(self, targets_shape, source_shape):
+    def compute_output_shape(self, targets_shape: Shape, source_shape: Shape) -> Shape:
         return targets_shape
 
     def get_config(self):
@@ -149,21 +147,21 @@ class Attention(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class AttentionBlock(keras.layers.Layer):
-    """Timed and convolved targets attend to themselves, then to a source.
+    """Self-attention over targets with a timing signal, then attention to a source.
 
     `q = step_{5, dilated by 4}(step_5(targets + timing))`, `x = LN(targets + SelfAttention(q))`,
     and with a source `x = LN(x + SourceAttention(x, source))`.
 
     Args:
         hidden_dim: channels in and out.
-        num_heads: heads of both attentions.
-        dropout: rate on what each attention adds, while training.
+        num_heads: number of heads of both attentions.
+        dropout: dropout rate on the output of each attention in training.
         padding: `"causal"`: no output sees a later target; `"same"`: every output sees all targets.
 
     Call arguments:
         targets: `(batch, length, hidden_dim)`.
-        source: `(batch, source_length, hidden_dim)` or None. Whether there is one is settled by the
-            first call.
+        source: `(batch, source_length, hidden_dim)` or None. The first call decides whether the
+            block has a source.
         mask: boolean `(batch, length)`, True at real targets.
         source_mask: boolean `(batch, source_length)`, True at real source positions.
 
@@ -171,13 +169,19 @@ class AttentionBlock(keras.layers.Layer):
         `(batch, length, hidden_dim)`.
 
     Raises:
-        ValueError: `num_heads` does not divide `hidden_dim`; `dropout` is outside [0, 1); the
-            inputs' last axis is not `hidden_dim`; a source comes or is missing where the first call
-            had it otherwise.
+        ValueError: `num_heads` does not divide `hidden_dim`; `dropout` is outside [0, 1);
+            `padding` is unknown; the last axis of the inputs is not `hidden_dim`; there is a
+            source in some calls only.
+
+    Example:
+        >>> block = kmm.layers.AttentionBlock(32, num_heads=4)
+        >>> targets, source = np.ones((2, 5, 32)), np.ones((2, 9, 32))
+        >>> block(targets, source).shape
+        (2, 5, 32)
 
     Reference:
-        Kaiser et al. 2017, arXiv 1706.05137, section 2.3. Residuals and normalisation are not drawn
-        there; they stand where the authors' code has them.
+        Kaiser et al. 2017, arXiv 1706.05137, section 2.3. The figure there has no residuals and no
+        normalization; they are where the authors' code has them.
     """
 
     def __init__(
@@ -189,12 +193,10 @@ class AttentionBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")
-        self.hidden_dim = hidden_dim
+        self.hidden_dim = positive_int("hidden_dim", hidden_dim)
         self.num_heads = num_heads
-        self.dropout = dropout
-        self.padding = padding
+        self.dropout = fraction("dropout", dropout)
+        self.padding = one_of("padding", padding, ("causal", "same"))
         self.supports_masking = True
         policy = {"dtype": self.dtype_policy}
         self.timing = TimingSignal(name="timing", **policy)
@@ -208,13 +210,10 @@ class AttentionBlock(keras.layers.Layer):
         self.self_norm = LayerNorm(name="self_norm", **policy)
         self.residual_dropout = keras.layers.Dropout(dropout, name="dropout", **policy)
 
-    def build(self, targets_shape, source_shape=None):
-        for name, shape in (("targets", targets_shape), ("source", source_shape)):
-            if shape is not None and (len(shape) != 3 or shape[-1] != self.hidden_dim):
-                raise ValueError(
-                    f"`{name}` must be of shape (batch, length, hidden_dim). "
-                    f"Received: shape={tuple(shape)}, hidden_dim={self.hidden_dim}"
-                )
+    def build(self, targets_shape: Shape, source_shape: Shape | None = None):
+        block_shape("targets", targets_shape, self.hidden_dim)
+        if source_shape is not None:
+            block_shape("source", source_shape, self.hidden_dim)
         self.timing.build(targets_shape)
         for step in self.steps:
             step.build(targets_shape)
@@ -233,7 +232,14 @@ class AttentionBlock(keras.layers.Layer):
         self.source_norm = LayerNorm(name="source_norm", **policy)
         self.source_norm.build(targets_shape)
 
-    def call(self, targets, source=None, mask=None, source_mask=None, training=None):
+    def call(
+        self,
+        targets: Tensor,
+        source: Tensor | None = None,
+        mask: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         if (source is None) != (self.source_attention is None):
             raise ValueError(
                 "`source` must be given in every call or in none. Received: "
@@ -249,8 +255,14 @@ class AttentionBlock(keras.layers.Layer):
         found = self.source_attention(x, source, source_mask=source_mask)
         return self.source_norm(x + self.residual_dropout(found, training=training))
 
-    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
-        """Returns the caches of convolutions and attentions; see `layers.stepping`."""
+    def initial_cache(
+        self,
+        batch_size: int,
+        max_length: int,
+        source: Tensor | None = None,
+        source_mask: Tensor | None = None,
+    ) -> dict[str, Nested]:
+        """Returns the caches of convolutions and attentions; see `SteppingBlock`."""
         cache = {
             "steps": [step.initial_cache(batch_size, max_length) for step in self.steps],
             "self": self.self_attention.initial_cache(batch_size, max_length),
@@ -261,8 +273,10 @@ class AttentionBlock(keras.layers.Layer):
             )
         return cache
 
-    def step(self, inputs, cache, index):
-        """Maps target `index`, `(batch, hidden_dim)`, to its output; see `layers.stepping`."""
+    def step(
+        self, inputs: Tensor, cache: dict[str, Nested], index: Tensor
+    ) -> tuple[Tensor, dict[str, Nested]]:
+        """Maps target `index`, `(batch, hidden_dim)`, to its output; see `SteppingBlock`."""
         cache = dict(cache)
         x, _ = self.timing.step(inputs, (), index)
         steps = []
@@ -277,14 +291,15 @@ class AttentionBlock(keras.layers.Layer):
         found, cache["source"] = self.source_attention.step(x, cache["source"], index)
         return self.source_norm(x + found), cache
 
-    def reorder_cache(self, cache, rows):
-        """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
-        # Rows are exchanged within one example, so its source, the larger part, stays in place.
-        source = {name: cache[name] for name in cache if name == "source"}
-        own = {name: cache[name] for name in cache if name != "source"}
-        return {**keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), own), **source}
+    def reorder_cache(self, cache: dict[str, Nested], rows: Tensor) -> dict[str, Nested]:
+        """Returns the cache with row `i` of the batch taken from `rows[i]`; see `SteppingBlock`."""
+        # Rows are exchanged within one example: its source is the same, and need not be copied.
+        own = {name: part for name, part in cache.items() if name != "source"}
+        return {**cache, **keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), own)}
 
-    def compute_output_shape(self, targets_shape, source_shape=None):
+    def compute_output_shape(
+        self, targets_shape: Shape, source_shape: Shape | None = None
+    ) -> Shape:
         return targets_shape
 
     def get_config(self):

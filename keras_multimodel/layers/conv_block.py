@@ -1,29 +1,29 @@
-"""One step of a convolution block.
-
-The convolution block."""
+"""The convolution block and its step."""
 
 from collections.abc import Sequence
 
 import keras
 from keras import ops
 
+from keras_multimodel.argument_checks import block_shape, fraction, one_of, positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import write_position
 from keras_multimodel.ops.depthwise_conv import depthwise_conv1d
+from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class ConvStep(keras.layers.Layer):
-    """ReLU, depthwise-separable convolution, layer normalisation.
+    """ReLU, depthwise-separable convolution, layer normalization.
 
     Masked positions are zeroed before the convolution, so that padding never reaches a real
     position.
 
     Args:
-        filters: output channels.
-        kernel_size: positions that one output sees.
+        filters: number of output channels.
+        kernel_size: number of positions that one output sees.
         dilation_rate: distance between those positions.
-        padding: `"same"`, or `"causal"` where no output may see a later input.
+        padding: `"same"`, or `"causal"` if no output may see a later input.
 
     Call arguments:
         inputs: `(batch, length, channels)`.
@@ -49,19 +49,13 @@ class ConvStep(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        sizes = {"filters": filters, "kernel_size": kernel_size, "dilation_rate": dilation_rate}
-        for name, value in sizes.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
-        if padding not in ("same", "causal"):
-            raise ValueError(f'`padding` must be "same" or "causal". Received: padding={padding}')
-        self.filters = filters
-        self.kernel_size = kernel_size
-        self.dilation_rate = dilation_rate
-        self.padding = padding
+        self.filters = positive_int("filters", filters)
+        self.kernel_size = positive_int("kernel_size", kernel_size)
+        self.dilation_rate = positive_int("dilation_rate", dilation_rate)
+        self.padding = one_of("padding", padding, ("same", "causal"))
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         channels = input_shape[-1]
         self.depthwise_kernel = self.add_weight(
             name="depthwise_kernel",
@@ -80,7 +74,7 @@ class ConvStep(keras.layers.Layer):
         self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
         self.norm.build((None, self.filters))
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         x = ops.relu(inputs)
         if mask is not None:
             x = x * ops.cast(mask, x.dtype)[..., None]
@@ -91,40 +85,47 @@ class ConvStep(keras.layers.Layer):
         rows = self.norm(self.pointwise(rows))
         return ops.reshape(rows, (*ops.shape(inputs)[:-1], self.filters))
 
-    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
-        """Returns the cache of the last inputs that the kernel sees; see `layers.stepping`.
+    def initial_cache(
+        self,
+        batch_size: int,
+        max_length: int,
+        source: Tensor | None = None,
+        source_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Returns the cache of the last inputs that the kernel sees; see `SteppingBlock`.
 
         A dilated convolution is `dilation_rate` plain ones, interleaved. Each has a ring of its
         last `kernel_size` inputs: `(batch, dilation_rate * kernel_size, channels)` in all.
         """
         if self.padding != "causal":
             raise ValueError(
-                f'`padding` must be "causal" to go step by step. Received: padding={self.padding}'
+                f'`padding` must be "causal" to step. Received: padding={self.padding}'
             )
         shape = (batch_size, self.dilation_rate * self.kernel_size, self.depthwise_kernel.shape[2])
         return ops.zeros(shape, self.compute_dtype)
 
-    def step(self, inputs, cache, index):
-        """Maps position `index`, `(batch, channels)`, to its output; see `layers.stepping`."""
+    def step(self, inputs: Tensor, cache: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps position `index`, `(batch, channels)`, to its output; see `SteppingBlock`."""
         size = self.kernel_size
         start, slot = index % self.dilation_rate * size, index // self.dilation_rate % size
         cache = write_position(cache, ops.relu(inputs), start + slot)
         ring = cache
         if self.dilation_rate > 1:
             ring = ops.slice(cache, (0, start, 0), (cache.shape[0], size, cache.shape[2]))
-        # The newest input, in `slot`, meets the last entry of the kernel.
+        # The ring is not in the order of time. Instead of the ring, the smaller kernel is turned,
+        # until its last entry meets the newest input, which lies in `slot`.
         order = (ops.arange(size - 1, 2 * size - 1, dtype="int32") - slot) % size
         kernel = ops.cast(self.depthwise_kernel, inputs.dtype)[:, 0, :, 0]
         x = ops.sum(ring * ops.take(kernel, order, axis=0), axis=1)
         return self.norm(self.pointwise(x)), cache
 
     def _margins(self) -> tuple[int, int]:
-        """Returns how many zeros stand before and after the sequence."""
+        """Returns how many zeros go before and after the sequence."""
         total = (self.kernel_size - 1) * self.dilation_rate
         front = total if self.padding == "causal" else total // 2
         return front, total - front
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
     def get_config(self):
@@ -149,12 +150,11 @@ class ConvBlock(keras.layers.Layer):
 
     Args:
         hidden_dim: channels in and out.
-        kernel_sizes: one kernel size a step.
-        dilation_rates: one dilation rate a step. The default is the paper's for its four steps;
-            with another number of kernels and the default left as it is, the first rates of it are
-            used.
+        kernel_sizes: one kernel size per step.
+        dilation_rates: one dilation rate per step. The default holds the rates of the paper's four
+            steps; with fewer kernels, its first rates are used.
         padding: `"same"` in an encoder, `"causal"` in a decoder.
-        dropout: rate on the block's output while training.
+        dropout: dropout rate on the block's output in training.
 
     Call arguments:
         inputs: `(batch, length, hidden_dim)`.
@@ -163,16 +163,15 @@ class ConvBlock(keras.layers.Layer):
     Returns:
         `(batch, length, hidden_dim)`.
 
-    Example:
-
-    ```python
-    block = keras_multimodel.layers.ConvBlock(128, kernel_sizes=(3, 3), dropout=0.1)
-    block(keras.random.normal((2, 50, 128)))
-    ```
-
     Raises:
-        ValueError: no kernels, as many dilation rates as kernels are missing, `dropout` is outside
-            [0, 1), or the last axis of the inputs is not `hidden_dim`.
+        ValueError: there is no kernel, or not one dilation rate per kernel; a size is not a
+            positive integer; `padding` is unknown; `dropout` is outside [0, 1); the last axis of
+            the inputs is not `hidden_dim`.
+
+    Example:
+        >>> block = kmm.layers.ConvBlock(32, kernel_sizes=(3, 3), dropout=0.1)
+        >>> block(keras.random.normal((2, 50, 32))).shape
+        (2, 50, 32)
 
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137, section 2.1.
@@ -193,16 +192,14 @@ class ConvBlock(keras.layers.Layer):
             dilation_rates = dilation_rates[: len(kernel_sizes)]
         if not kernel_sizes or len(kernel_sizes) != len(dilation_rates):
             raise ValueError(
-                "`kernel_sizes` and `dilation_rates` must have one entry a step, and at least one. "
+                "`kernel_sizes` and `dilation_rates` must have one entry per step, at least one. "
                 f"Received: kernel_sizes={kernel_sizes}, dilation_rates={dilation_rates}"
             )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")
-        self.hidden_dim = hidden_dim
+        self.hidden_dim = positive_int("hidden_dim", hidden_dim)
         self.kernel_sizes = kernel_sizes
         self.dilation_rates = dilation_rates
         self.padding = padding
-        self.dropout = dropout
+        self.dropout = fraction("dropout", dropout)
         self.supports_masking = True
         self.steps = [
             ConvStep(hidden_dim, size, rate, padding, dtype=self.dtype_policy, name=f"step_{i}")
@@ -210,16 +207,14 @@ class ConvBlock(keras.layers.Layer):
         ]
         self.output_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
-    def build(self, input_shape):
-        if len(input_shape) != 3 or input_shape[-1] != self.hidden_dim:
-            raise ValueError(
-                "`inputs` must be of shape (batch, length, hidden_dim). "
-                f"Received: shape={tuple(input_shape)}, hidden_dim={self.hidden_dim}"
-            )
+    def build(self, input_shape: Shape):
+        block_shape("inputs", input_shape, self.hidden_dim)
         for step in self.steps:
             step.build(input_shape)
 
-    def call(self, inputs, mask=None, training=None):
+    def call(
+        self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
         x = inputs
         for i, step in enumerate(self.steps):
             x = step(x, mask=mask)
@@ -227,12 +222,18 @@ class ConvBlock(keras.layers.Layer):
                 x = x + inputs
         return self.output_dropout(x, training=training)
 
-    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
-        """Returns the caches of the steps; see `layers.stepping`."""
+    def initial_cache(
+        self,
+        batch_size: int,
+        max_length: int,
+        source: Tensor | None = None,
+        source_mask: Tensor | None = None,
+    ) -> list:
+        """Returns the caches of the steps; see `SteppingBlock`."""
         return [step.initial_cache(batch_size, max_length) for step in self.steps]
 
-    def step(self, inputs, cache, index):
-        """Maps position `index`, `(batch, hidden_dim)`, to its output; see `layers.stepping`."""
+    def step(self, inputs: Tensor, cache: list, index: Tensor) -> tuple[Tensor, list]:
+        """Maps position `index`, `(batch, hidden_dim)`, to its output; see `SteppingBlock`."""
         x, after = inputs, []
         for i, (step, step_cache) in enumerate(zip(self.steps, cache)):
             x, step_cache = step.step(x, step_cache, index)
@@ -241,7 +242,7 @@ class ConvBlock(keras.layers.Layer):
                 x = x + inputs
         return x, after
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def get_config(self):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_multimodel.typing import Tensor
+
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class CommandToken(keras.layers.Layer):
@@ -31,7 +33,7 @@ class CommandToken(keras.layers.Layer):
         first = ops.ones_like(inputs[:, :1]) * command
         return ops.concatenate([first, inputs], axis=1)[:, :-1]
 
-    def step(self, inputs, index):
+    def step(self, inputs: Tensor, index: Tensor) -> Tensor:
         """Returns what position `index` sees: the command at 0, then the embedded id before it.
 
         Args:

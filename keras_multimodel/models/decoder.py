@@ -5,6 +5,7 @@ import keras
 from keras_multimodel.generation.caches import BlockChain
 from keras_multimodel.layers.blocks import build_block, call_block, call_position_wise
 from keras_multimodel.models.encoder import deserialize_layers
+from keras_multimodel.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -55,16 +56,18 @@ class Decoder(keras.layers.Layer):
     def _route(self, x, masks, training):
         return x if self.experts is None else call_position_wise(self.experts, x, masks, training)
 
-    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
-        """Returns the caches of one sequence read step by step; see `layers.stepping`."""
+    def initial_cache(
+        self, batch_size: int, max_length: int, source: Tensor, source_mask: Tensor
+    ) -> list:
+        """Returns the caches of the blocks; see `SteppingBlock`."""
         return self._chain().initial_cache(batch_size, max_length, source, source_mask)
 
-    def step(self, inputs, cache, index):
-        """Maps position `index`, `(batch, hidden_dim)`, to its output; see `layers.stepping`."""
+    def step(self, inputs: Tensor, cache: list, index: Tensor) -> tuple[Tensor, list]:
+        """Maps position `index`, `(batch, hidden_dim)`, to its output; see `SteppingBlock`."""
         return self._chain().step(inputs, cache, index)
 
-    def reorder_cache(self, cache, rows):
-        """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
+    def reorder_cache(self, cache: list, rows: Tensor) -> list:
+        """Returns the caches with row `i` of the batch taken from `rows[i]`."""
         return self._chain().reorder_cache(cache, rows)
 
     def _chain(self):

@@ -7,6 +7,7 @@ from keras_multimodel.generation.caches import BlockChain
 from keras_multimodel.layers.blocks import build_block, call_block, takes
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.models.encoder import deserialize_layers
+from keras_multimodel.typing import Nested, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -66,23 +67,27 @@ class Mixer(keras.layers.Layer):
             x = call_block(block, x, training, mask=mask)
         return x
 
-    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
-        """Returns the caches of one sequence read step by step; see `layers.stepping`."""
+    def initial_cache(
+        self, batch_size: int, max_length: int, source: Tensor, source_mask: Tensor
+    ) -> dict[str, Nested]:
+        """Returns the caches of the blocks; see `SteppingBlock`."""
         blocks = self._chain().initial_cache(batch_size, max_length, source, source_mask)
         if self.reads_source:
             return {"blocks": blocks}
         return {"blocks": blocks, "source": _aligned(source, source_mask, max_length)}
 
-    def step(self, inputs, cache, index):
-        """Maps position `index`, `(batch, hidden_dim)`, to its output; see `layers.stepping`."""
+    def step(
+        self, inputs: Tensor, cache: dict[str, Nested], index: Tensor
+    ) -> tuple[Tensor, dict[str, Nested]]:
+        """Maps position `index`, `(batch, hidden_dim)`, to its output; see `SteppingBlock`."""
         x = inputs
         if not self.reads_source:
             x = self.join_norm(x + ops.take(cache["source"], index, axis=1))
         x, blocks = self._chain().step(x, cache["blocks"], index)
         return x, {**cache, "blocks": blocks}
 
-    def reorder_cache(self, cache, rows):
-        """Returns the cache with the rows of the batch taken from `rows`; see `layers.stepping`."""
+    def reorder_cache(self, cache: dict[str, Nested], rows: Tensor) -> dict[str, Nested]:
+        """Returns the caches with row `i` of the batch taken from `rows[i]`."""
         return {**cache, "blocks": self._chain().reorder_cache(cache["blocks"], rows)}
 
     def _chain(self):

@@ -66,8 +66,15 @@ def test_keeps_the_contract_of_layers(causal):
     )
 
 
-@pytest.mark.parametrize("num_heads", [3, 0, 16])
+@pytest.mark.parametrize("num_heads", [3, 16])
 def test_refuses_heads(num_heads):
     message = f"`num_heads` must divide .* Received: num_heads={num_heads}, hidden_dim=8"
+    with pytest.raises(ValueError, match=message):
+        Attention(8, num_heads)
+
+
+@pytest.mark.parametrize("num_heads", [0, 2.0, "2"])
+def test_refuses_heads_that_are_no_number_of_them(num_heads):
+    message = f"`num_heads` must be a positive integer. Received: num_heads={num_heads!r}"
     with pytest.raises(ValueError, match=message):
         Attention(8, num_heads)

@@ -94,7 +94,7 @@ def test_refuses_a_dropout(dropout):
 def test_refuses_heads_and_padding():
     with pytest.raises(ValueError, match="Received: num_heads=3, hidden_dim=8"):
         AttentionBlock(8, num_heads=3)
-    with pytest.raises(ValueError, match="Received: padding=valid"):
+    with pytest.raises(ValueError, match="Received: padding='valid'"):
         AttentionBlock(8, padding="valid")
 
 
@@ -103,6 +103,6 @@ def test_refuses_heads_and_padding():
 )
 def test_refuses_shapes(name, targets, source):
     wrong = {"targets": targets, "source": source}[name]
-    with pytest.raises(ValueError, match=f"`{name}` must be of shape") as error:
+    with pytest.raises(ValueError, match=f"`{name}` must have shape") as error:
         AttentionBlock(8)(np.zeros(targets), np.zeros(source))
-    assert f"Received: shape={wrong}, hidden_dim=8" in str(error.value)
+    assert f"Received: {name}.shape={wrong}, hidden_dim=8" in str(error.value)

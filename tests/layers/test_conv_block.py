@@ -88,11 +88,11 @@ def test_refuses_steps(sizes, rates):
 
 @pytest.mark.parametrize("shape", [(2, 5, 6), (2, 4), (2, 5, 5, 4)])
 def test_refuses_inputs(shape):
-    with pytest.raises(ValueError, match="`inputs` must be of shape") as error:
+    with pytest.raises(ValueError, match="`inputs` must have shape") as error:
         ConvBlock(4)(np.zeros(shape))
-    assert f"Received: shape={shape}, hidden_dim=4" in str(error.value)
+    assert f"Received: inputs.shape={shape}, hidden_dim=4" in str(error.value)
 
 
 def test_refuses_a_padding():
-    with pytest.raises(ValueError, match="Received: padding=valid"):
+    with pytest.raises(ValueError, match="Received: padding='valid'"):
         ConvBlock(4, padding="valid")

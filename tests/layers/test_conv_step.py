@@ -91,5 +91,5 @@ def test_refuses_a_size(name, value):
 
 
 def test_refuses_a_padding():
-    with pytest.raises(ValueError, match="`padding` must be .* Received: padding=valid"):
+    with pytest.raises(ValueError, match="`padding` must be .* Received: padding='valid'"):
         ConvStep(4, 3, padding="valid")
