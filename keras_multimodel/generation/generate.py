@@ -1,5 +1,6 @@
 """Raw inputs in, raw outputs out, for one task."""
 
+import functools
 from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import Any, NamedTuple
@@ -15,12 +16,11 @@ from keras_multimodel.generation.constraints import Constraint
 from keras_multimodel.generation.inputs import RawBatcher, bucket
 from keras_multimodel.generation.loop import PADDING, SamplingLoop
 from keras_multimodel.generation.outputs import Generation, Hypothesis, Stream, StreamPieces
+from keras_multimodel.ops import cpu_speed
 from keras_multimodel.ops.compiled import compiled
 
 _MAX_BATCH = 64  # inputs of one batch
 _MAX_PROGRAMS = 32  # kept per task, two for each bucket of shapes
-# Loops of fewer ids would not earn back the seconds that XLA takes to compile them.
-_XLA_FROM = 64
 
 
 class Request(NamedTuple):
@@ -76,12 +76,29 @@ class TaskGenerator:
         results = []
         for start in range(0, len(inputs), _MAX_BATCH):
             part = slice(start, start + _MAX_BATCH)
-            run = _Run(self, loop, inputs[part], arrays[part], limit, seeds[part])
-            run.advance(limit)
-            results += run.hypotheses()
+            results += self._write(loop, inputs[part], arrays[part], limit, seeds[part])
         best = [hypotheses[0] for hypotheses in results]
         beams = results if isinstance(loop, BeamLoop) else None
         return Generation([h.output for h in best], [h.ended for h in best], beams)
+
+    def _write(self, loop, inputs, arrays, limit, seeds) -> list[list[Hypothesis]]:
+        """Returns for each input of a batch its outputs, the best first."""
+        rows = len(inputs)
+        if self.uses_xla(loop, limit) and not loop.sampler.variables:
+            rows = cpu_speed.rows_per_thread(rows)
+        runs = []
+        for start in range(0, len(inputs), rows):
+            part = slice(start, start + rows)
+            runs.append(_Run(self, loop, inputs[part], arrays[part], limit, seeds[part]))
+        if len(runs) > 1:
+            for run in runs:
+                run.advance(0)  # traces in this thread: its dtype policy and scopes are its own
+        cpu_speed.side_by_side([functools.partial(run.advance, limit) for run in runs])
+        return [hypotheses for run in runs for hypotheses in run.hypotheses()]
+
+    def uses_xla(self, loop: SamplingLoop, limit: int) -> bool:
+        """Returns whether XLA compiles a loop that writes up to `limit` ids."""
+        return loop.steps is self.steps[True] and cpu_speed.worth_xla(bucket(limit, 16))
 
     def stream(self, inputs: list, request: Request) -> Stream:
         """Returns an iterator over what is new in each output, step by step."""
@@ -234,7 +251,7 @@ class _Run:
         self._advance = generator.program(
             ("advance", *key, loop.sampler.key, id(constraint)),
             loop.advance,
-            xla=cached and size >= _XLA_FROM,
+            xla=generator.uses_xla(loop, limit),
         )
         self.state = start(raw, filled, constraint_state)
         self.state["sampler"] = [ops.convert_to_tensor(v.value) for v in loop.sampler.variables]

@@ -8,12 +8,8 @@ from keras_multimodel.layers.conv_block import ConvStep
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import write_position
 from keras_multimodel.layers.timing_signal import TimingSignal
-from keras_multimodel.ops.precision import at_least_float32
+from keras_multimodel.ops.cpu_speed import attend, attend_to_prefix
 from keras_multimodel.typing import Nested, Shape, Tensor
-
-# The score of a position that is masked. Finite, so that a row without any real position attends to
-# all of them evenly, instead of giving NaN.
-_HIDDEN = -1e9
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -110,24 +106,20 @@ class Attention(keras.layers.Layer):
         self, inputs: Tensor, cache: dict[str, Tensor], index: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Maps position `index`, `(B, hidden_dim)`, to what it attends to; see `SteppingBlock`."""
+        width = self.hidden_dim // self.num_heads
+        queries = self._heads(self.query(inputs) * width**-0.5)
         if "mask" in cache:
             mask = cache["mask"][:, None]
+            _, total, found = attend(queries, cache["keys"], cache["values"], mask)
+            found = found / total
         else:
             cache = {
                 name: write_position(cache[name], self._heads(dense(inputs)), index, axis=3)
                 for name, dense in (("keys", self.key), ("values", self.value))
             }
-            mask = ops.arange(cache["keys"].shape[3]) <= index
-        width = self.hidden_dim // self.num_heads
-        queries = self._heads(self.query(inputs) * width**-0.5)
-        scores = at_least_float32(ops.einsum("bnh,bnht->bnt", queries, cache["keys"]))
-        scores = ops.where(mask, scores, _HIDDEN)
-        # By hand, since Keras' softmax warns about an axis of size 1, which one position is.
-        weights = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True))
-        weights = weights / ops.sum(weights, axis=-1, keepdims=True)
-        weights = ops.cast(weights, self.compute_dtype)
-        found = ops.einsum("bnt,bnht->bnh", weights, cache["values"])
-        return self.output_projection(ops.reshape(found, (-1, self.hidden_dim))), cache
+            found = attend_to_prefix(queries, cache["keys"], cache["values"], index)
+        found = ops.cast(ops.reshape(found, (-1, self.hidden_dim)), self.compute_dtype)
+        return self.output_projection(found), cache
 
     def _heads(self, x):
         """Returns `(B, N, H)` from `(B, hidden_dim)`."""
