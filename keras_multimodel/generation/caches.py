@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_multimodel import user_warnings
 from keras_multimodel.layers.blocks import call_block
-from keras_multimodel.layers.stepping import SteppingBlock, can_step, write_position
+from keras_multimodel.layers.stepping import SteppingBlock, can_step, step_fits, write_position
 from keras_multimodel.typing import Nested, Tensor
 
 _warned: set[type] = set()
@@ -132,10 +132,13 @@ class CachedSteps:
             mask: boolean `(batch, source_length)`.
         """
         arguments = (encoded.shape[0], max_length, encoded, mask)
-        return {
+        cache = {
             "mixer": self.mixer.initial_cache(*arguments),
             "decoder": self.decoder.initial_cache(*arguments),
         }
+        if hasattr(self.targets, "step") and step_fits(self.targets, "decode"):
+            cache["targets"] = self.targets.initial_cache(encoded.shape[0])
+        return cache
 
     def step(self, ids: Tensor, last: Tensor, cache: dict, index: Tensor) -> tuple[Tensor, dict]:
         """Returns the logits of one position.
@@ -152,12 +155,16 @@ class CachedSteps:
         x = self.command.step(self.targets(last[:, None])[:, 0], index)
         x, mixer = self.mixer.step(x, cache["mixer"], index)
         x, decoder = self.decoder.step(x, cache["decoder"], index)
-        logits = self.targets(x[:, None], reverse=True)[:, 0]
-        return logits, {"mixer": mixer, "decoder": decoder}
+        if "targets" in cache:
+            logits = self.targets.step(x, cache["targets"])
+        else:
+            logits = self.targets(x[:, None], reverse=True)[:, 0]
+        return logits, {**cache, "mixer": mixer, "decoder": decoder}
 
     def reorder_cache(self, cache: dict, rows: Tensor) -> dict:
         """Returns the cache with row `i` of the batch taken from `rows[i]`."""
         return {
+            **cache,
             "mixer": self.mixer.reorder_cache(cache["mixer"], rows),
             "decoder": self.decoder.reorder_cache(cache["decoder"], rows),
         }

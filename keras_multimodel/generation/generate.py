@@ -92,7 +92,7 @@ class TaskGenerator:
             runs.append(_Run(self, loop, inputs[part], arrays[part], limit, seeds[part]))
         if len(runs) > 1:
             for run in runs:
-                run.advance(0)  # traces in this thread: its dtype policy and scopes are its own
+                run.advance(0)  # traces in this thread, whose dtype policy and scopes apply
         cpu_speed.side_by_side([functools.partial(run.advance, limit) for run in runs])
         return [hypotheses for run in runs for hypotheses in run.hypotheses()]
 

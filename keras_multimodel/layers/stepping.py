@@ -82,16 +82,18 @@ class SteppingBlock(Protocol):
 
 def can_step(block: keras.layers.Layer) -> bool:
     """Returns whether a block follows `SteppingBlock`, with a `step` that fits its `call`."""
-    if not isinstance(block, SteppingBlock):
-        return False
+    return isinstance(block, SteppingBlock) and step_fits(block, "call")
+
+
+def step_fits(layer: keras.layers.Layer, method: str) -> bool:
+    """Returns whether no subclass overrides `method` but inherits `step`."""
     # The first class in the order of inheritance that defines `step` must not come after the first
-    # that defines `call`: else a subclass has changed the call only.
-    classes = type(block).__mro__
-    first = {
-        method: next((i for i, c in enumerate(classes) if method in vars(c)), 0)
-        for method in ("step", "call")
-    }
-    return first["step"] <= first["call"]
+    # that defines the other method.
+    classes = type(layer).__mro__
+    first = [
+        next((i for i, c in enumerate(classes) if name in vars(c)), 0) for name in ("step", method)
+    ]
+    return first[0] <= first[1]
 
 
 def write_position(buffer: Tensor, values: Tensor, index: Tensor, axis: int = 1) -> Tensor:
