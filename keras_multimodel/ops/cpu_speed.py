@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.ops.compiled import compiles_with_xla
-from keras_multimodel.ops.precision import at_least_float32
+from keras_multimodel.ops.numerics import at_least_float32
 from keras_multimodel.typing import Tensor
 
 # The score of a position that is masked. Finite, so that a row without any real position attends to
