@@ -68,8 +68,9 @@ class TaskGenerator:
         make = getattr(task.targets.preprocessor, "constraint", None)
         self._own_constraint = None if make is None else make()
 
-    def __call__(self, inputs: list, request: Request) -> Generation:
+    def __call__(self, inputs: Any, request: Request) -> Generation:
         """Returns one raw output per input."""
+        inputs = self.inputs.as_list(inputs)
         loop, arrays, limit, seeds = self._prepare(inputs, request)
         if loop is None:
             return Generation(self._classify(inputs, arrays), [True] * len(inputs))
@@ -100,8 +101,9 @@ class TaskGenerator:
         """Returns whether XLA compiles a loop that writes up to `limit` ids."""
         return loop.steps is self.steps[True] and cpu_speed.worth_xla(bucket(limit, 16))
 
-    def stream(self, inputs: list, request: Request) -> Stream:
+    def stream(self, inputs: Any, request: Request) -> Stream:
         """Returns an iterator over what is new in each output, step by step."""
+        inputs = self.inputs.as_list(inputs)
         loop, arrays, limit, seeds = self._prepare(inputs, request)
         if isinstance(loop, BeamLoop):
             raise ValueError(
@@ -125,10 +127,9 @@ class TaskGenerator:
             if ended.all():
                 return
 
-    def score(self, inputs: list, targets: list) -> np.ndarray:
+    def score(self, inputs: Any, targets: Any) -> np.ndarray:
         """Returns the log-probability of each raw target, float32 `(n,)`."""
-        self.inputs.check_list(inputs)
-        self.targets.check_list(targets)
+        inputs, targets = self.inputs.as_list(inputs), self.targets.as_list(targets)
         if len(inputs) != len(targets):
             raise ValueError(
                 "`targets` must be as many as `inputs`. "
@@ -205,7 +206,6 @@ class TaskGenerator:
             seed per input.
         """
         sampler = samplers.resolve(request.sampler)
-        self.inputs.check_list(inputs)
         limit = self.task.max_target_length
         if request.max_length is not None:
             limit = positive_int("max_length", request.max_length)

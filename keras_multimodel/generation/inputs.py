@@ -7,6 +7,8 @@ import numpy as np
 from keras_multimodel import user_warnings
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 
+_NUMBERS = "iufb"  # kinds of dtypes
+
 
 def bucket(size: int, smallest: int = 1) -> int:
     """Returns the least power of two that is at least `size` and `smallest`."""
@@ -33,21 +35,39 @@ class RawBatcher:
         masked = type(net).padding_mask is not ModalityNet.padding_mask
         self._buckets = [n is None and masked for n in net.example_shape]
 
-    def check_list(self, raw: Any) -> None:
-        """Checks that there is a list of at least one raw example.
+    def as_list(self, raw: Any) -> list:
+        """Returns a list of raw examples, at least one.
 
         Args:
-            raw: what was received.
+            raw: a list or tuple; an array, tensor or pandas Series with one more axis than an
+                example, the first; or one text or the bytes of one file, as a list of one.
 
         Raises:
-            ValueError: it is no list, or an empty one.
+            ValueError: it is something else, or has no example.
         """
-        if not isinstance(raw, list | tuple):
+        if isinstance(raw, str | bytes):
+            raw = [raw]
+        elif not isinstance(raw, list | tuple):
+            raw = self._rows(raw)
+        if not len(raw):
+            raise ValueError(f"`{self.argument}` must hold at least one example. Received: {raw}")
+        return list(raw)
+
+    def _rows(self, raw):
+        """Returns the rows of an array. It is not guessed whether an array is one example."""
+        if not hasattr(raw, "__array__"):
             raise ValueError(
                 f"`{self.argument}` must be a list of raw examples. Received: {type(raw).__name__}"
             )
-        if not raw:
-            raise ValueError(f"`{self.argument}` must hold at least one example. Received: {raw}")
+        array = np.asarray(raw)
+        rank = 1 + len(self.net.example_shape) if array.dtype.kind in _NUMBERS else 1
+        if array.ndim != rank:
+            raise ValueError(
+                f"`{self.argument}` must be a list of raw examples, or an array of rank {rank} "
+                f"whose first axis counts them. Received: shape={array.shape}; pass "
+                f"[{self.argument}] if it is one example, list({self.argument}) if it is several"
+            )
+        return list(array)
 
     def __call__(self, raw: list) -> list[np.ndarray]:
         """Returns one array per example.
@@ -56,7 +76,8 @@ class RawBatcher:
             raw: raw examples.
 
         Raises:
-            ValueError: one is empty, too long or of the wrong kind.
+            ValueError: one is empty, silent, too long, of the wrong kind, or has values that are
+                not finite or not in the vocabulary.
         """
         return [self._encode(i, example) for i, example in enumerate(raw)]
 
@@ -72,23 +93,21 @@ class RawBatcher:
 
     def _encode(self, i, example):
         name = f"{self.argument}[{i}]"
-        if isinstance(example, str | bytes) and not example.strip():
-            raise ValueError(f"`{self.argument}` must not be empty. Received: {name}={example!r}")
+        self._check_raw(name, example)
         try:
-            array = np.asarray(example if self.preprocessor is None else self.preprocessor(example))
-        except (TypeError, ValueError) as error:
+            array = np.asarray(self._preprocess(example))
+        except Exception as error:  # TensorFlow's own errors among them, which are no ValueError
             raise ValueError(
                 f"`{name}` must be a raw example as task {self.task!r} takes it: {error}"
             ) from error
         shape = self.net.example_shape
         fits = array.ndim == len(shape) and all(m in (None, n) for m, n in zip(shape, array.shape))
-        if not fits or array.dtype.kind not in "iufb":
+        if not fits or array.dtype.kind not in _NUMBERS:
             raise ValueError(
                 f"`{name}` must become numbers of shape {shape}. "
                 f"Received: shape={array.shape}, dtype={array.dtype}"
             )
-        if 0 in array.shape:
-            raise ValueError(f"`{self.argument}` must not be empty. Received: {name} of length 0")
+        array = self._check_values(name, array)
         if self.limit is not None and array.ndim and array.shape[0] > self.limit:
             raise ValueError(
                 f"`{self.argument}` of task {self.task!r} must have at most {self.limit} "
@@ -99,8 +118,60 @@ class RawBatcher:
                 f"`{name}` has {array.shape[0]} positions and is cut to {self.cut}, the "
                 f"`max_length` of the preprocessor of task {self.task!r}.",
             )
-            array = np.asarray(self.net.preprocessor(example))
-        return array.astype(self.net.example_dtype)
+            array = np.asarray(self.net.preprocessor(example)).astype(array.dtype)
+        return array
+
+    def _preprocess(self, example):
+        if self.preprocessor is None:
+            return example
+        # The form that `kmm.data.encode` uses: it refuses what nothing can be said about, such as
+        # silence. A plain function as a preprocessor has one form only.
+        return getattr(self.preprocessor, "strict", self.preprocessor)(example)
+
+    def _check_raw(self, name, example):
+        """Checks an example before its preprocessor, which may clip what is infinite."""
+        try:
+            array = np.asarray(example)
+        except (TypeError, ValueError):
+            return  # no array, such as a ragged list: the preprocessor knows what it is
+        if array.ndim == 0 and array.dtype.kind in "OSU":
+            example = array.item()
+        blank = isinstance(example, str | bytes) and not example.strip()
+        if blank or 0 in array.shape:
+            raise ValueError(f"`{self.argument}` must not be empty. Received: {name}={example!r}")
+        _check_finite(name, array)
+
+    def _check_values(self, name, array):
+        """Returns an array of the dtype of the net, if it changes no value."""
+        if 0 in array.shape:
+            raise ValueError(f"`{self.argument}` must not be empty. Received: {name} of length 0")
+        _check_finite(name, array)
+        with np.errstate(invalid="ignore"):
+            result = array.astype(self.net.example_dtype)
+        if result.dtype.kind not in "iu":
+            return result
+        if not np.array_equal(result, array):
+            raise ValueError(
+                f"`{name}` must be integers that fit in {result.dtype}. "
+                f"Received: dtype={array.dtype}, from {array.min()} to {array.max()}"
+            )
+        attribute = {0: "num_classes", 1: "vocabulary_size"}.get(array.ndim)
+        size = getattr(self.net, attribute, None) if attribute else None
+        if size is not None and not 0 <= array.min() <= array.max() < size:
+            raise ValueError(
+                f"`{name}` must be from 0 to {size - 1}. "
+                f"Received: from {array.min()} to {array.max()}"
+            )
+        if array.ndim == 1 and not array.any():
+            raise ValueError(f"`{name}` must hold more than padding. Received: {name}={array}")
+        return result
+
+
+def _check_finite(name, array):
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(
+            f"`{name}` must be finite numbers. Received: some that are NaN or infinite"
+        )
 
 
 def _without_limit(preprocessor):

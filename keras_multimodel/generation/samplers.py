@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_multimodel.generation.beam_search import BeamSearch
+from keras_multimodel.ops.cpu_speed import argmax
 from keras_multimodel.typing import Tensor
 
 NAMES = ("greedy", "beam", "random", "top_k", "top_p")
@@ -32,7 +33,7 @@ class Greedy:
             logits: float32 `(batch, vocabulary_size)`, -inf where an id is not allowed.
             draws: float32 `(batch,)` in [0, 1); None if `random` is False.
         """
-        return ops.cast(ops.argmax(logits, axis=-1), "int32")
+        return argmax(logits)
 
 
 class RandomChoice:

@@ -60,7 +60,7 @@ def attend(
     """
     scores = at_least_float32(ops.einsum("bnh,bnht->bnt", queries, keys))
     scores = ops.where(mask, scores, _HIDDEN)
-    greatest = ops.max(scores, axis=-1, keepdims=True)
+    greatest = _row_extreme(scores, ops.maximum, ops.max)
     weights = ops.exp(scores - greatest)
     found = ops.einsum("bnt,bnht->bnh", ops.cast(weights, values.dtype), values)
     return greatest, ops.sum(weights, axis=-1, keepdims=True), at_least_float32(found)
@@ -99,6 +99,28 @@ def attend_to_prefix(queries: Tensor, keys: Tensor, values: Tensor, index: Tenso
     state = (ops.zeros((), "int32"), nothing[..., :1] + 2 * _HIDDEN, nothing[..., :1], nothing)
     _, _, total, found = ops.while_loop(lambda start, *_: start <= index, add_chunk, state)
     return found / total
+
+
+def argmax(x: Tensor) -> Tensor:
+    """Returns the int32 index of the largest entry of the last axis, the first among equals."""
+    size = x.shape[-1]
+    largest = x == _row_extreme(x, ops.maximum, ops.max)
+    places = ops.where(largest, ops.arange(size, dtype="int32"), size - 1)
+    return _row_extreme(places, ops.minimum, ops.min)[..., 0]
+
+
+def _row_extreme(x, pairwise, reduce):
+    """Returns the largest or smallest entry of the last axis, `(..., 1)`.
+
+    XLA compiles a reduction to a chain of comparisons, one entry after the other. Halves that are
+    laid on each other, again and again, become vector instructions.
+    """
+    if not (compiles_with_xla() and _cores() > 1):
+        return reduce(x, axis=-1, keepdims=True)
+    while x.shape[-1] > 1:
+        half = (x.shape[-1] + 1) // 2
+        x = pairwise(x[..., :half], x[..., -half:])  # in odd rows the middle meets itself
+    return x
 
 
 def _cores():

@@ -119,7 +119,7 @@ LONG = np.full(9, 3)
     [
         ("other", ["a"], {}, "`task` must be one of .* Received: task='other'"),
         ("text", [], {}, r"`inputs` must hold at least one example. Received: \[\]"),
-        ("text", "a text", {}, "`inputs` must be a list of raw examples. Received: str"),
+        ("text", {"a text"}, {}, "`inputs` must be a list of raw examples. Received: set"),
         ("text", ["a", " "], {}, r"`inputs` must not be empty. Received: inputs\[1\]=' '"),
         ("text", [3], {}, r"`inputs\[0\]` must be a raw example as task 'text' takes it: .*raw=3"),
         ("text", ["a"], {"sampler": "best"}, "`sampler` must be one of .* sampler='best'"),
