@@ -1,6 +1,9 @@
 """What exists only because it makes generation on CPUs faster, each part worth more than 25 %.
 
-FIGURES
+Measured for a batch of 16 on two cores, paired medians: compiling the loop with XLA makes it 2.7
+times as fast at 64 ids; half of the batch in each of two threads, 1.9 times at 128 ids and 3 times
+at 512; attention to those chunks of the cache only that are written, 2 times at 512 ids. Maxima by
+halves are worth their place only together with XLA. No part changes an output beyond rounding.
 """
 
 import os

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import gc
+import threading
 import warnings
 
 import keras
@@ -12,7 +13,9 @@ from keras import ops
 from keras_nlp import samplers as keras_nlp_samplers
 
 from keras_multimodel.generation import Constraint, caches, generate
+from keras_multimodel.generation.loop import SamplingLoop
 from keras_multimodel.layers import ConvBlock, TextModality
+from keras_multimodel.ops import cpu_speed
 from tests.generation.writers import INPUTS, NoEnd, build, build_ids
 from tests.models.small_models import HIDDEN_DIM, set_weights
 
@@ -80,7 +83,7 @@ def test_a_constraint_is_never_taken_for_an_earlier_one(monkeypatch):
 @pytest.mark.parametrize("sampler", ["greedy", "top_p", "beam"])
 def test_xla_writes_what_a_graph_writes(sampler, monkeypatch):
     in_graph = written(build_ids(), sampler=sampler, seed=1)
-    monkeypatch.setattr(generate, "_XLA_FROM", 1)
+    monkeypatch.setattr(cpu_speed, "_XLA_FROM", 1)
     assert written(build_ids(), sampler=sampler, seed=1) == in_graph
 
 
@@ -93,7 +96,7 @@ class NotForXla(Only):
 
 
 def test_what_xla_cannot_compile_runs_without(monkeypatch):
-    monkeypatch.setattr(generate, "_XLA_FROM", 1)
+    monkeypatch.setattr(cpu_speed, "_XLA_FROM", 1)
     model, constraint = build_ids(), NotForXla(5)
     for _ in range(2):
         assert written(model, max_length=2, constraint=constraint) == [[5, 5]] * 3
@@ -108,7 +111,9 @@ def test_a_long_cache_writes_the_same(sampler, xla_from, monkeypatch):
     arguments = {"sampler": sampler, "seed": 1, "max_length": 20, "constraint": NoEnd()}
     recomputed = written(build_ids(), use_cache=False, **arguments)
     assert len(recomputed[0]) == 20
-    monkeypatch.setattr(generate, "_XLA_FROM", xla_from)
+    monkeypatch.setattr(cpu_speed, "_XLA_FROM", xla_from)
+    monkeypatch.setattr(cpu_speed, "_CHUNK", 4)
+    monkeypatch.setattr(cpu_speed, "_cores", lambda: 2)
     model = build_ids()
     assert written(model, **arguments) == recomputed
     traces = model._generator("copy").traces
@@ -117,6 +122,35 @@ def test_a_long_cache_writes_the_same(sampler, xla_from, monkeypatch):
     if sampler != "beam":
         steps = [*model.generate("copy", IDS, stream=True, **arguments)]
         assert [np.concatenate(row).tolist() for row in zip(*steps)] == recomputed
+
+
+@pytest.mark.parametrize("sampler", ["greedy", "random", "beam"])
+def test_a_batch_in_threads_writes_the_same(sampler, monkeypatch):
+    """Three inputs are written as 2 and 1, in buckets of 2 rows and of 1."""
+    whole = written(build_ids(), sampler=sampler, seed=1)
+    monkeypatch.setattr(cpu_speed, "_XLA_FROM", 1)
+    monkeypatch.setattr(cpu_speed, "_MIN_ROWS", 1)
+    monkeypatch.setattr(cpu_speed, "_cores", lambda: 2)
+    pools = []
+    monkeypatch.setattr(
+        cpu_speed,
+        "ThreadPoolExecutor",
+        lambda n: pools.append(n) or concurrent.futures.ThreadPoolExecutor(n),
+    )
+    threads = []
+    original = SamplingLoop.advance
+
+    def advance(*args):
+        threads.append(threading.current_thread())
+        return original(*args)
+
+    monkeypatch.setattr(SamplingLoop, "advance", advance)
+    model = build_ids()
+    assert written(model, sampler=sampler, seed=1) == whole and pools == [2]
+    assert threads == [threading.main_thread()] * 2  # traced once for each bucket
+    traces = model._generator("copy").traces
+    assert written(model, sampler=sampler, seed=1) == whole
+    assert model._generator("copy").traces == traces
 
 
 class Last(keras_nlp_samplers.Sampler):
