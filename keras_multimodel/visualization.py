@@ -50,7 +50,7 @@ def _rows(layer, by_task) -> dict[str, np.ndarray]:
             f"`use[{layer!r}]` must map tasks to vectors of one length. Received: shapes={shapes}"
         )
     if len(counts) > 1:
-        counts[ALL_TASKS] = sum(counts.values())
+        counts[ALL_TASKS] = np.sum(list(counts.values()), axis=0)
     return {task: over_fair_share(tokens) for task, tokens in counts.items()}
 
 

@@ -59,7 +59,8 @@ def _columns(name: str, split: str, language: str) -> tuple[np.ndarray, np.ndarr
     if name == "digits":
         return sources.digits(split)
     if name in ("de_en", "fr_en"):
-        return _columns("_".join(reversed(name.split("_"))), split, language)[::-1]
+        targets, inputs = _columns("_".join(reversed(name.split("_"))), split, language)
+        return inputs, targets
     rows = sources.rows(name, split)
     table = sources.table(name)
     if name == "emoji":

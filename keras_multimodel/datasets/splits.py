@@ -1,7 +1,7 @@
 """Which examples are held out: one rule for every data set that ships with the library."""
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 SPLITS = ("train", "validation", "test")
 
@@ -18,7 +18,7 @@ def split_of(key: str) -> str:
 
 
 def assign(
-    keys: dict[str, Sequence[str]], sentences: dict[str, Sequence[Iterable[str]]]
+    keys: Mapping[str, Sequence[str]], sentences: Mapping[str, Sequence[Iterable[str]]]
 ) -> dict[str, list[str | None]]:
     """Assigns every example of several data sets to a split; no two splits share a sentence.
 
@@ -33,7 +33,9 @@ def assign(
     Returns:
         Data set -> the split of each example, None where it left.
     """
-    splits = {name: [split_of(key) for key in of_set] for name, of_set in keys.items()}
+    splits: dict[str, list[str | None]] = {
+        name: [split_of(key) for key in of_set] for name, of_set in keys.items()
+    }
     texts = {
         name: [{letters(sentence) for sentence in example} - {""} for example in of_set]
         for name, of_set in sentences.items()

@@ -1,17 +1,19 @@
-"""Trees from Penn Treebank files, each on one line."""
+"""Trees as Penn Treebank files have them, as trees on one line.
 
-import functools
+A folder of Penn Treebank files."""
+
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from keras_multimodel.data.encoding.bad_examples import BadExampleError
-from keras_multimodel.data.preprocessing.text_files import Line, read_lines
-from keras_multimodel.data.preprocessing.trees import delinearize, parse
-from keras_multimodel.datasets.corpora.files import dataset_of_rows, existing_folder, find_files
+from keras_multimodel.data.preprocessing.trees import delinearize, linearize
+from keras_multimodel.datasets.corpora.files import existing_folder, lines
 
+_WORD = re.compile(r"\(\s*[^\s()]+\s+([^\s()]+)\s*\)")
 _TRACE = "-NONE-"
 
 
@@ -57,20 +59,19 @@ def one_line(tree: str, function_tags: bool, traces: bool) -> tuple[str, str]:
     Raises:
         BadExampleError: it is no whole tree, or has no word.
     """
-    symbols, words = parse(tree)
-    word = iter(words)
+    words = iter(_WORD.findall(tree))
     kept_symbols: list[str] = []
     kept_words: list[str] = []
-    for symbol in symbols:
+    for symbol in linearize(tree):
         if symbol[0] == ")" and kept_symbols[-1].startswith("("):
             kept_symbols.pop()  # a phrase of traces only
         elif symbol[0] in "()":
             kept_symbols.append(symbol if function_tags else _category(symbol))
         else:
-            leaf = next(word)
+            word = next(words)
             if traces or symbol != _TRACE:
                 kept_symbols.append(symbol)
-                kept_words.append(leaf)
+                kept_words.append(word)
     if not kept_words:
         raise BadExampleError("empty", f"`tree` must have a word. Received: tree={tree!r}")
     return " ".join(kept_words), delinearize(_without_outer(kept_symbols), kept_words)
@@ -95,6 +96,9 @@ def _is_one(symbols):
         if depth == 0:
             return index == len(symbols) - 1
     return False
+
+
+_KEYS = ("inputs", "targets", "source", "problem")
 
 
 def penn_treebank(
@@ -134,36 +138,65 @@ def penn_treebank(
     ```
     """
     folder = existing_folder("folder", folder)
-    files = [path for path in find_files(folder, pattern) if path.is_file()]
+    files = sorted(str(path) for path in folder.glob(pattern) if path.is_file())
     if not files:
         raise ValueError(f"`folder` must have files {pattern}. Received: folder={str(folder)!r}")
-    return dataset_of_rows(functools.partial(_rows, files, function_tags, traces))
+
+    def read_block(place, text):
+        examples = _examples(place.decode(), text.decode("utf-8"), function_tags, traces)
+        rows = [[part.encode("utf-8") for part in example] for example in examples]
+        return np.array(rows, dtype=object).reshape(-1, len(_KEYS))
+
+    @tf.autograph.experimental.do_not_convert
+    def examples_of_block(place, text):
+        table = tf.numpy_function(read_block, [place, text], tf.string, stateful=False)
+        return tf.ensure_shape(table, (None, len(_KEYS)))
+
+    blocks = tf.data.Dataset.from_tensor_slices(files).flat_map(_blocks)
+    tables = blocks.map(examples_of_block, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return tables.unbatch().map(_to_example)
 
 
-def _rows(files, function_tags, traces):
-    for path in files:
-        for block in _blocks(path):
-            for start, piece in split_trees("\n".join(line.text for line in block)):
-                lines = block[start : start + piece.count("\n") + 1]
-                problem = next((line.problem for line in lines if line.problem), "")
-                words, tree = "", ""
-                try:
-                    if not problem:
-                        words, tree = one_line(piece, function_tags, traces)
-                except BadExampleError as error:
-                    problem = f"{error.reason}: {error}"
-                yield words, tree, f"{path}:{lines[0].number}", problem
+def _examples(place, text, function_tags, traces):
+    """Reads the trees of a block of lines."""
+    path, _, first_line = place.rpartition(":")
+    for line, piece in split_trees(text):
+        words, tree, problem = "", "", ""
+        try:
+            words, tree = one_line(piece, function_tags, traces)
+        except BadExampleError as error:
+            problem = f"{error.reason}: {error}"
+        yield words, tree, f"{path}:{int(first_line) + line}", problem
 
 
-def _blocks(path: Path) -> Iterator[list[Line]]:
-    """Splits a file before each line that starts with a bracket.
+@tf.autograph.experimental.do_not_convert
+def _blocks(path):
+    """Joins the lines of a file to blocks, each from a line that begins with a bracket on."""
 
-    A tree that does not close then spoils no tree after it, and a file need not fit in memory.
-    """
-    block: list[Line] = []
-    for line in read_lines(path):
-        if line.text.startswith("(") and block:
-            yield block
-            block = []
-        block.append(line)
-    yield block
+    @tf.autograph.experimental.do_not_convert
+    def step(block, placed_line):
+        place, line = placed_line
+        begins = tf.strings.regex_full_match(line, r"\(.*")
+        is_new = begins | tf.equal(block[1], "")
+        grown = tf.strings.join([block[1], "\n", line])
+        new = (tf.where(is_new, place, block[0]), tf.where(is_new, line, grown))
+        return new, (*block, begins)
+
+    end = tf.data.Dataset.from_tensors((tf.constant(""), tf.constant("(")))
+    steps = lines(path).concatenate(end).scan((tf.constant(""), tf.constant("")), step)
+    return steps.filter(_is_whole).map(_block)
+
+
+@tf.autograph.experimental.do_not_convert
+def _is_whole(place, text, is_whole):
+    return is_whole & (tf.strings.length(tf.strings.strip(text)) > 0)
+
+
+@tf.autograph.experimental.do_not_convert
+def _block(place, text, is_whole):
+    return place, text
+
+
+@tf.autograph.experimental.do_not_convert
+def _to_example(row):
+    return {key: row[column] for column, key in enumerate(_KEYS)}

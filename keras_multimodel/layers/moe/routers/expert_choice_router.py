@@ -56,12 +56,12 @@ class ExpertChoiceRouter(Router):
         if mask is None:
             mask = ops.ones_like(inputs[..., 0])
         logits = ops.matmul(inputs, self.gate_kernel)
-        mask = ops.cast(mask, logits.dtype)
-        scores = softmax(logits) * mask[..., None]
+        real = ops.cast(mask, logits.dtype)
+        scores = softmax(logits) * real[..., None]
         # The shape follows from the padded length; the quota of each example from its real tokens.
         capacity = (length * self.top_k + self.num_experts - 1) // self.num_experts
         gates, tokens = stable_top_k(ops.transpose(scores, (0, 2, 1)), capacity)
-        quota = ops.ceil(ops.sum(mask, axis=1) * self.top_k / self.num_experts)
+        quota = ops.ceil(ops.sum(real, axis=1) * self.top_k / self.num_experts)
         within = ops.arange(capacity, dtype=quota.dtype)[None] < quota[:, None]
         gates = gates * ops.cast(within, gates.dtype)[:, None]
         first = ops.arange(batch, dtype="int32") * length
