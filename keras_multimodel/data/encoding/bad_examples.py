@@ -202,13 +202,6 @@ def map_or_explain(
     return numbered.flat_map(map_window)
 
 
-def or_else(function: Callable, argument: Any, default: Nested) -> Nested:
-    """Returns the result of a function in a graph, or a default of the same structure."""
-    one = tf.data.Dataset.from_tensors(argument).map(function).ignore_errors()
-    tried = one.concatenate(tf.data.Dataset.from_tensors(default)).take(1)
-    return tried.get_single_element()
-
-
 def call_at_end(dataset: tf.data.Dataset, function: Callable[[], None]) -> tf.data.Dataset:
     """Adds a call of a Python function at the end of each pass over a data set."""
 

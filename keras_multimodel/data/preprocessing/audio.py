@@ -1,10 +1,12 @@
 """Audio as log-mel frames or as a waveform."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.data.preprocessing.audio_files import check_sound, native_ops, read_waveform
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
 
@@ -53,11 +55,7 @@ class AudioPreprocessor(Preprocessor):
         mean: float = -20.0,
         std: float = 20.0,
     ):
-        _check_rate(sampling_rate)
-        if not isinstance(num_mel_bins, int) or num_mel_bins < 1:
-            raise ValueError(
-                f"`num_mel_bins` must be a positive integer. Received: num_mel_bins={num_mel_bins}"
-            )
+        sampling_rate = positive_int("sampling_rate", sampling_rate)
         for name, value in (("frame_length", frame_length), ("frame_step", frame_step)):
             if value * sampling_rate < 1000:
                 raise ValueError(
@@ -69,7 +67,7 @@ class AudioPreprocessor(Preprocessor):
         if mean <= -100:
             raise ValueError(f"`mean` must be above -100, silence. Received: mean={mean}")
         self.sampling_rate = sampling_rate
-        self.num_mel_bins = num_mel_bins
+        self.num_mel_bins = positive_int("num_mel_bins", num_mel_bins)
         self.frame_length = frame_length
         self.frame_step = frame_step
         self.min_frequency = min_frequency
@@ -103,12 +101,12 @@ class AudioPreprocessor(Preprocessor):
             )
         return weights
 
-    def __call__(self, raw) -> tf.Tensor:
+    def __call__(self, raw: Any) -> tf.Tensor:
         with tf.device("CPU:0"):
             return self._frames(read_waveform(raw, self.sampling_rate))
 
-    def strict(self, raw) -> tf.Tensor:
-        """Does what a call does, and refuses audio that is silent or not finite."""
+    def strict(self, raw: Any) -> tf.Tensor:
+        """Prepares audio, and refuses it if it is silent or not finite."""
         with tf.device("CPU:0"):
             return self._frames(read_waveform(raw, self.sampling_rate, check_sound))
 
@@ -173,15 +171,14 @@ class WaveformPreprocessor(Preprocessor):
     """
 
     def __init__(self, sampling_rate: int = 8000):
-        _check_rate(sampling_rate)
-        self.sampling_rate = sampling_rate
+        self.sampling_rate = positive_int("sampling_rate", sampling_rate)
 
-    def __call__(self, raw) -> tf.Tensor:
+    def __call__(self, raw: Any) -> tf.Tensor:
         with tf.device("CPU:0"):
             return _without_zeros(read_waveform(raw, self.sampling_rate))
 
-    def strict(self, raw) -> tf.Tensor:
-        """Does what a call does, and refuses audio that is silent or not finite."""
+    def strict(self, raw: Any) -> tf.Tensor:
+        """Prepares audio, and refuses it if it is silent or not finite."""
         with tf.device("CPU:0"):
             return _without_zeros(read_waveform(raw, self.sampling_rate, check_sound))
 
@@ -191,10 +188,3 @@ class WaveformPreprocessor(Preprocessor):
 
 def _without_zeros(waveform):
     return tf.where(tf.equal(waveform, 0.0), 1e-6, waveform)
-
-
-def _check_rate(sampling_rate):
-    if not isinstance(sampling_rate, int) or sampling_rate < 1:
-        raise ValueError(
-            f"`sampling_rate` must be a positive integer. Received: sampling_rate={sampling_rate}"
-        )

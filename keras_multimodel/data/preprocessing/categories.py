@@ -1,6 +1,7 @@
 """Classes and their names."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from keras_multimodel.data.encoding.bad_examples import require
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
+from keras_multimodel.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -44,7 +46,7 @@ class CategoryPreprocessor(Preprocessor):
             )
         self.names = names
 
-    def __call__(self, raw) -> tf.Tensor:
+    def __call__(self, raw: Any) -> tf.Tensor:
         if not tf.is_tensor(raw):
             raw = tf.convert_to_tensor(raw)
         if raw.shape.rank not in (0, None) or not (raw.dtype.is_integer or raw.dtype == tf.string):
@@ -68,7 +70,7 @@ class CategoryPreprocessor(Preprocessor):
             (expected, "Received: raw=", raw),
         )
 
-    def decode(self, prediction, inputs=None) -> str:
+    def decode(self, prediction: Tensor, inputs: Any = None) -> str:
         """Returns the name of a class."""
         label = np.asarray(prediction)
         is_number = label.ndim == 0 and np.issubdtype(label.dtype, np.integer)

@@ -1,8 +1,13 @@
 """The base of all preprocessors."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import keras
+import tensorflow as tf
+
+from keras_multimodel.typing import Nested, Tensor
 
 
 class Preprocessor:
@@ -10,9 +15,9 @@ class Preprocessor:
 
     A preprocessor works on one example, eagerly and inside `tf.data`. A modality net holds it, so
     that it is saved with the model, vocabulary included. A subclass implements `__call__`,
-    `get_config` and, if predictions have a raw form, `decode`; it is registered with
-    `keras.saving.register_keras_serializable` to be saved. Two preprocessors of one class are
-    equal if their configs are.
+    `get_config` and, if predictions have a raw form, `decode`. To be saved it must be registered
+    with `keras.saving.register_keras_serializable`. Two preprocessors of one class are equal if
+    their configs are.
 
     Call arguments:
         raw: one raw example: a string, bytes, an array, a number, or a tensor of these.
@@ -23,23 +28,25 @@ class Preprocessor:
     Example:
 
     ```python
+    import tensorflow as tf
+
     @keras.saving.register_keras_serializable(package="my_package")
     class Halve(kmm.data.Preprocessor):
         def __call__(self, raw):
             return tf.cast(raw, "float32") / 2
 
-    dataset = dataset.map(lambda example: Halve()(example["inputs"]))
+    dataset = tf.data.Dataset.range(4).map(Halve())
     ```
     """
 
-    def __call__(self, raw):
+    def __call__(self, raw: Any) -> Tensor:
         raise NotImplementedError(f"`{type(self).__name__}` must implement `__call__`.")
 
-    def strict(self, raw):
-        """Does what a call does, and refuses raw examples that nothing can be learned from.
+    def strict(self, raw: Any) -> Tensor:
+        """Prepares a raw example, and refuses one from which nothing can be learned.
 
-        `kmm.data.encode` uses it. A subclass overrides it where a call lets such examples pass, as
-        that of audio lets silence pass.
+        `kmm.data.encode` uses it. Override it where `__call__` accepts such examples: audio
+        preprocessors, for one, refuse silence here only.
 
         Args:
             raw: as for a call.
@@ -49,13 +56,13 @@ class Preprocessor:
         """
         return self(raw)
 
-    def unlimited(self):
-        """Returns a preprocessor that cuts nothing off: itself unless it has a `max_length`."""
+    def unlimited(self) -> "Preprocessor":
+        """Returns this preprocessor without its `max_length`, if it has one."""
         if getattr(self, "max_length", None) is None:
             return self
         return type(self).from_config({**self.get_config(), "max_length": None})
 
-    def decode(self, prediction, inputs=None):
+    def decode(self, prediction: Tensor, inputs: Any = None) -> Any:
         """Turns a prediction into its raw form.
 
         Args:
@@ -63,7 +70,7 @@ class Preprocessor:
             inputs: the raw inputs of the example, for the forms that need them.
 
         Returns:
-            A string, a label, or whatever raw targets are.
+            A raw target: a string or a label.
 
         Raises:
             ValueError: predictions of this kind have no raw form.
@@ -78,8 +85,8 @@ class Preprocessor:
         return {}
 
     @classmethod
-    def from_config(cls, config: dict):
-        """Makes a preprocessor from what `get_config` returned."""
+    def from_config(cls, config: dict) -> "Preprocessor":
+        """Makes a preprocessor from the result of `get_config`."""
         return cls(**config)
 
     def __eq__(self, other):
@@ -94,6 +101,31 @@ class Preprocessor:
     def __repr__(self):
         config = keras.tree.map_structure(_short, self.get_config())
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in config.items())})"
+
+
+def in_python(
+    function: Callable, tensors: list[tf.Tensor], spec: tf.TensorSpec | tuple[tf.TensorSpec, ...]
+) -> Nested:
+    """Calls a Python function of NumPy values, eagerly or as an operation of a graph.
+
+    Eagerly its errors come as they are; `tf.numpy_function` wraps them in a `tf.errors.OpError`.
+
+    Args:
+        function: takes an array, a number, or bytes for each tensor, and depends on nothing else.
+        tensors: its arguments.
+        spec: dtype and shape of its result, or of each of its results.
+    """
+    if tf.executing_eagerly():
+        results = function(*(tensor.numpy() for tensor in tensors))
+    else:
+        dtypes = tf.nest.map_structure(lambda part: part.dtype, spec)
+        results = tf.numpy_function(function, tensors, dtypes, stateful=False)
+    if isinstance(spec, tf.TensorSpec):
+        return tf.ensure_shape(tf.convert_to_tensor(results, spec.dtype), spec.shape)
+    return tuple(
+        tf.ensure_shape(tf.convert_to_tensor(result, part.dtype), part.shape)
+        for result, part in zip(results, spec, strict=True)
+    )
 
 
 def _from_config(cls, config):

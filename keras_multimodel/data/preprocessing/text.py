@@ -6,13 +6,17 @@ import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import sentencepiece
 import tensorflow as tf
 
-from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
+from keras_multimodel.argument_checks import one_of, optional_positive_int, positive_int
+from keras_multimodel.data.preprocessing.preprocessor import Preprocessor, in_python
+from keras_multimodel.data.preprocessing.text_files import as_string, decode_utf8, read_strings
+from keras_multimodel.typing import Tensor
 
 PADDING_ID = 0
 END_ID = 1
@@ -55,8 +59,7 @@ class TextPreprocessor(Preprocessor):
     """Whether the output of the first ids is how the output of all begins."""
 
     def __init__(self, proto: bytes | str | Path, max_length: int | None = None):
-        check_max_length(max_length)
-        self.max_length = max_length
+        self.max_length = optional_positive_int("max_length", max_length)
         self.proto = _read_proto(proto)
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
         special = (self._pieces.pad_id(), self._pieces.eos_id(), self._pieces.unk_id())
@@ -71,22 +74,18 @@ class TextPreprocessor(Preprocessor):
         """The number of ids, special ones included."""
         return self._pieces.vocab_size()
 
-    def __call__(self, raw) -> tf.Tensor:
-        # Not by tensorflow-text's operation: TensorFlow drops its vocabulary, or puts another in
-        # its place, as soon as a global seed is set.
-        text = as_string(raw)
-        if tf.executing_eagerly():
-            return tf.constant(self._encode(text.numpy()))
-        ids = tf.numpy_function(self._encode, [text], tf.int32, stateful=False)
-        return tf.ensure_shape(ids, (None,))
+    def __call__(self, raw: Any) -> tf.Tensor:
+        # Not with the operation of tensorflow-text: as soon as a global seed is set, TensorFlow
+        # drops the operation's vocabulary, or replaces it by that of another.
+        return in_python(self._encode, [as_string(raw)], tf.TensorSpec((None,), tf.int32))
 
     def _encode(self, text: bytes) -> np.ndarray:
-        ids = self._pieces.encode(text.decode())
+        ids = self._pieces.encode(decode_utf8("raw", text))
         if self.max_length is not None:
             ids = ids[: self.max_length - 1]
         return np.array([*ids, END_ID], "int32")
 
-    def decode(self, prediction, inputs=None) -> str:
+    def decode(self, prediction: Tensor, inputs: Any = None) -> str:
         """Returns the text of ids up to the first end; padding is skipped."""
         return self._pieces.decode(until_end(prediction, self.vocabulary_size).tolist())
 
@@ -104,7 +103,7 @@ def train_text_preprocessor(
 ) -> TextPreprocessor:
     """Trains a SentencePiece vocabulary, and makes a preprocessor of it.
 
-    The same sentences give the same vocabulary. Text is normalised (NFKC, spaces) before it is
+    The same sentences give the same vocabulary. Text is normalized (NFKC, spaces) before it is
     cut into pieces.
 
     Args:
@@ -120,19 +119,11 @@ def train_text_preprocessor(
         A `TextPreprocessor`.
 
     Raises:
-        ValueError: there is no sentence, `model_type` is unknown, or the sentences do not allow a
-            vocabulary of this size.
+        ValueError: there is no sentence, one is not UTF-8 (the message has its number, from 0),
+            `model_type` is unknown, or the sentences do not allow a vocabulary of this size.
     """
-    if model_type not in _MODEL_TYPES:
-        raise ValueError(
-            f"`model_type` must be one of {', '.join(_MODEL_TYPES)}. "
-            f"Received: model_type={model_type!r}"
-        )
-    if not isinstance(vocabulary_size, int) or vocabulary_size < 4:
-        raise ValueError(
-            "`vocabulary_size` must be an integer of at least 4. "
-            f"Received: vocabulary_size={vocabulary_size}"
-        )
+    one_of("model_type", model_type, _MODEL_TYPES)
+    vocabulary_size = positive_int("vocabulary_size", vocabulary_size, minimum=4)
     texts = read_sentences(sentences)
     buffer = io.BytesIO()
     try:
@@ -157,25 +148,19 @@ def train_text_preprocessor(
     return TextPreprocessor(buffer.getvalue(), max_length)
 
 
-def as_string(raw) -> tf.Tensor:
-    """Returns one string as a tensor."""
-    if isinstance(raw, np.ndarray):
-        raw = raw.item() if raw.ndim == 0 else raw.tolist()
-    is_text = raw.dtype == tf.string if tf.is_tensor(raw) else isinstance(raw, str | bytes)
-    if not is_text or (tf.is_tensor(raw) and raw.shape.rank not in (0, None)):
-        raise ValueError(f"`raw` must be one string. Received: raw={raw!r}")
-    return tf.convert_to_tensor(raw, tf.string)
+def read_sentences(sentences: Iterable[str | bytes] | tf.data.Dataset) -> list[str]:
+    """Returns the sentences that are not blank; see `read_strings`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    texts = [text for text in read_strings("sentences", sentences) if text.strip()]
+    if not texts:
+        raise ValueError("`sentences` must hold at least one sentence. Received: none")
+    return texts
 
 
-def check_max_length(max_length: int | None) -> None:
-    """Raises a ValueError unless `max_length` is a positive integer or None."""
-    if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
-        raise ValueError(
-            f"`max_length` must be a positive integer or None. Received: max_length={max_length}"
-        )
-
-
-def until_end(prediction, vocabulary_size: int) -> np.ndarray:
+def until_end(prediction: Tensor, vocabulary_size: int) -> np.ndarray:
     """Returns the ids before the first end, without padding.
 
     Args:
@@ -204,34 +189,6 @@ def until_end(prediction, vocabulary_size: int) -> np.ndarray:
             f"Received: prediction={ids.tolist()}"
         )
     return ids
-
-
-def read_sentences(sentences) -> list[str]:
-    """Returns those strings that are not blank.
-
-    Args:
-        sentences: strings or bytes, or a `tf.data.Dataset` of strings.
-
-    Returns:
-        At least one string.
-
-    Raises:
-        ValueError: there is none, or something else is among them.
-    """
-    if isinstance(sentences, str | bytes):
-        raise ValueError(
-            f"`sentences` must be several strings, not one. Received: sentences={sentences[:40]!r}"
-        )
-    if isinstance(sentences, tf.data.Dataset):
-        sentences = sentences.as_numpy_iterator()
-    texts = [text.decode("utf-8") if isinstance(text, bytes) else text for text in sentences]
-    for text in texts:
-        if not isinstance(text, str):
-            raise ValueError(f"`sentences` must hold strings. Received: {text!r}")
-    texts = [text for text in texts if text.strip()]
-    if not texts:
-        raise ValueError("`sentences` must hold at least one sentence. Received: none")
-    return texts
 
 
 def _read_proto(proto: bytes | str | Path) -> bytes:

@@ -6,28 +6,31 @@ tag in place of each word, a closing symbol with the phrase's label. The words s
     (S (NP (DT The) (NN file)) (VP (VBZ opens)))  ->  (S (NP DT NN )NP (VP VBZ )VP )S
 """
 
+import collections
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_multimodel.argument_checks import optional_positive_int
 from keras_multimodel.data.encoding.bad_examples import BadExampleError
-from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
-from keras_multimodel.data.preprocessing.text import (
-    END_ID,
-    UNKNOWN_ID,
-    as_string,
-    check_max_length,
-    until_end,
-)
+from keras_multimodel.data.preprocessing.preprocessor import Preprocessor, in_python
+from keras_multimodel.data.preprocessing.text import END_ID, UNKNOWN_ID, until_end
+from keras_multimodel.data.preprocessing.text_files import as_string, decode_utf8, read_strings
 from keras_multimodel.generation.constraints import TreeConstraint
+from keras_multimodel.typing import Tensor
 
 MISSING_TAG = "XX"
 ROOT_LABEL = "S"
 _SPECIAL = 3
 _MAX_DEPTH = 200
+# A tag with its word, an opening bracket with its label, a closing bracket, or a word alone.
+_TOKEN = re.compile(
+    r"\(\s*(?P<tag>[^\s()]+)\s+(?P<word>[^\s()]+)\s*\)|\(\s*(?P<label>[^\s()]*)|\)|(?P<stray>[^\s()]+)"
+)
 
 
 def linearize(tree: str) -> list[str]:
@@ -43,31 +46,41 @@ def linearize(tree: str) -> list[str]:
     Raises:
         ValueError: `tree` is not one whole tree.
     """
-    tokens = re.findall(r"[()]|[^\s()]+", tree)
+    return parse(tree)[0]
+
+
+def parse(tree: str) -> tuple[list[str], list[str]]:
+    """Returns the symbols of a tree and its words; see `linearize`.
+
+    Args:
+        tree: one tree in brackets.
+
+    Raises:
+        BadExampleError: `tree` is not one whole tree.
+    """
     symbols: list[str] = []
+    words: list[str] = []
     open_labels: list[str] = []
-    position = 0
-    while position < len(tokens):
+    for token in _TOKEN.finditer(tree):
         if symbols and not open_labels:
-            raise _bad_tree(f"must end with its root, not go on with '{tokens[position]}'", tree)
-        opened = tokens[position] == "("
-        label, word, end = (tokens[position + 1 : position + 4] + [""] * 3)[:3]
-        if opened and label not in ("(", ")", "") and word not in ("(", ")", "") and end == ")":
-            symbols.append(label)
-            position += 4
-        elif opened:
-            label = "" if label in ("(", ")") else label
-            open_labels.append(label)
-            symbols.append(f"({label}")
-            position += 2 if label else 1
-        elif tokens[position] == ")":
-            symbols.append(_close(symbols, open_labels, tree))
-            position += 1
+            raise _bad_tree(f"must end with its root, not go on with '{token[0][0]}'", tree)
+        if token["tag"]:
+            symbols.append(token["tag"])
+            words.append(token["word"])
+        elif token["stray"]:
+            raise _bad_tree(f"must have a tag for each word, '{token[0]}' has none", tree)
+        elif token[0] != ")":
+            open_labels.append(token["label"])
+            symbols.append(f"({token['label']}")
+        elif not open_labels:
+            raise _bad_tree("must open a phrase before it closes one", tree)
+        elif symbols[-1].startswith("("):
+            raise _bad_tree(f"must have no empty phrase '{symbols[-1]}'", tree)
         else:
-            raise _bad_tree(f"must have a tag for each word, '{tokens[position]}' has none", tree)
+            symbols.append(f"){open_labels.pop()}")
     if open_labels or not symbols:
         raise _bad_tree(f"must close all phrases, {len(open_labels)} are open at its end", tree)
-    return symbols
+    return symbols, words
 
 
 def delinearize(symbols: Sequence[str], words: Sequence[str]) -> str:
@@ -109,13 +122,13 @@ def delinearize(symbols: Sequence[str], words: Sequence[str]) -> str:
 
 
 def repair(symbols: Sequence[str], words: Sequence[str]) -> list[str]:
-    """Turns any symbols into those of one tree over exactly the words; a tree stays as it is.
+    """Repairs symbols so that they are one tree over exactly the words; a tree stays as it is.
 
-    Closing symbols without an open phrase of their label are dropped, phrases inside one that is
-    closed, or open at the end, are closed, empty phrases, those nested more than 200 deep and
-    surplus tags are dropped. Words
-    without a tag are attached to the root with the tag `XX`. Where the root is missing or there
-    are several, a phrase `S` holds all.
+    - Drops closing symbols whose phrase is not open, empty phrases, phrases nested more than 200
+      deep, and tags for which no word is left.
+    - Closes phrases that are open inside one that closes, or at the end.
+    - Attaches words that have no tag to the root, with the tag `XX`.
+    - Puts a phrase `S` around all where there is no root, or more than one.
 
     Args:
         symbols: a sequence of symbols, well-formed or not.
@@ -199,9 +212,8 @@ class TreePreprocessor(Preprocessor):
                 "`symbols` must hold at least one symbol, and none twice. "
                 f"Received: symbols={symbols}"
             )
-        check_max_length(max_length)
         self.symbols = symbols
-        self.max_length = max_length
+        self.max_length = optional_positive_int("max_length", max_length)
         self._ids = {symbol: index for index, symbol in enumerate(symbols, start=_SPECIAL)}
 
     @property
@@ -209,19 +221,16 @@ class TreePreprocessor(Preprocessor):
         """The number of ids, special ones included."""
         return len(self.symbols) + _SPECIAL
 
-    def __call__(self, raw) -> tf.Tensor:
-        tree = as_string(raw)
-        if tf.executing_eagerly():
-            return tf.constant(self._encode(tree.numpy()))
-        return tf.ensure_shape(tf.numpy_function(self._encode, [tree], tf.int32), (None,))
+    def __call__(self, raw: Any) -> tf.Tensor:
+        return in_python(self._encode, [as_string(raw)], tf.TensorSpec((None,), tf.int32))
 
     def _encode(self, tree: bytes) -> np.ndarray:
-        ids = [self._ids.get(symbol, UNKNOWN_ID) for symbol in linearize(tree.decode("utf-8"))]
+        ids = [self._ids.get(symbol, UNKNOWN_ID) for symbol in linearize(decode_utf8("raw", tree))]
         if self.max_length is not None:
             ids = ids[: self.max_length - 1]
         return np.array([*ids, END_ID], dtype="int32")
 
-    def decode(self, prediction, inputs=None) -> str:
+    def decode(self, prediction: Tensor, inputs: Any = None) -> str:
         """Returns the tree of ids over the words of the sentence `inputs`, repaired if needed."""
         if inputs is None:
             raise ValueError(
@@ -253,14 +262,15 @@ def train_tree_preprocessor(
         A `TreePreprocessor`.
 
     Raises:
-        ValueError: there is no tree, or one is not whole.
+        ValueError: there is no tree, or one is not whole or not UTF-8; the message has its number,
+            from 0.
     """
-    if isinstance(trees, tf.data.Dataset):
-        trees = trees.as_numpy_iterator()
-    counts: dict[str, int] = {}
-    for tree in trees:
-        for symbol in linearize(tree.decode("utf-8") if isinstance(tree, bytes) else tree):
-            counts[symbol] = counts.get(symbol, 0) + 1
+    counts: collections.Counter[str] = collections.Counter()
+    for number, tree in enumerate(read_strings("trees", trees)):
+        try:
+            counts.update(linearize(tree))
+        except ValueError as error:
+            raise ValueError(f"`trees[{number}]` is not one tree: {error}") from None
     if not counts:
         raise ValueError("`trees` must hold at least one tree. Received: none")
     return TreePreprocessor(
@@ -269,20 +279,12 @@ def train_tree_preprocessor(
 
 
 def _words(sentence) -> list[str]:
-    return as_string(sentence).numpy().decode("utf-8").split()
+    return decode_utf8("inputs", as_string(sentence).numpy()).split()
 
 
 def _leaf(word: str) -> str:
     # A backslash next to a bracket would escape it for nltk.
     return escape(word) + " " * word.endswith("\\")
-
-
-def _close(symbols: list[str], open_labels: list[str], tree: str) -> str:
-    if not open_labels:
-        raise _bad_tree("must open a phrase before it closes one", tree)
-    if symbols[-1].startswith("("):
-        raise _bad_tree(f"must have no empty phrase '{symbols[-1]}'", tree)
-    return f"){open_labels.pop()}"
 
 
 def _without_empty(node: list) -> list:

@@ -3,21 +3,23 @@
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import keras_nlp
 import tensorflow as tf
 import tensorflow_text
 
+from keras_multimodel.argument_checks import optional_positive_int, positive_int
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
 from keras_multimodel.data.preprocessing.text import (
     END_ID,
     UNKNOWN_ID,
-    as_string,
-    check_max_length,
     read_sentences,
     until_end,
 )
+from keras_multimodel.data.preprocessing.text_files import as_string, decode_utf8
+from keras_multimodel.typing import Tensor
 
 _SPECIAL = ["[PAD]", "[END]", "[UNK]"]
 _SUFFIX = "##"
@@ -89,9 +91,8 @@ class WordPiecePreprocessor(Preprocessor):
         if len(set(vocabulary)) < len(vocabulary):
             twice = next(piece for piece in vocabulary if vocabulary.count(piece) > 1)
             raise ValueError(f"`vocabulary` must hold no piece twice. Received: {twice!r} twice")
-        check_max_length(max_length)
         self.vocabulary = vocabulary
-        self.max_length = max_length
+        self.max_length = optional_positive_int("max_length", max_length)
         self.lowercase = lowercase
         with tf.init_scope():
             self._tokenizer = keras_nlp.tokenizers.WordPieceTokenizer(
@@ -103,10 +104,12 @@ class WordPiecePreprocessor(Preprocessor):
         """The number of ids, special ones included."""
         return len(self.vocabulary)
 
-    def __call__(self, raw) -> tf.Tensor:
+    def __call__(self, raw: Any) -> tf.Tensor:
         text = as_string(raw)
         if tf.executing_eagerly():
-            text.numpy().decode()  # what is not UTF-8 is a ValueError
+            decode_utf8("raw", text.numpy())
+        else:  # tensorflow-text would replace what is not UTF-8 without a word
+            text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="strict")
         with tf.device("CPU:0"):
             text = tensorflow_text.normalize_utf8(text, "NFKC")
             ids = tf.convert_to_tensor(self._tokenizer(text), tf.int32)
@@ -114,7 +117,7 @@ class WordPiecePreprocessor(Preprocessor):
                 ids = ids[: self.max_length - 1]
             return tf.ensure_shape(tf.concat([ids, [END_ID]], axis=0), (None,))
 
-    def decode(self, prediction, inputs=None) -> str:
+    def decode(self, prediction: Tensor, inputs: Any = None) -> str:
         """Returns the text of ids up to the first end; padding is skipped."""
         ids = until_end(prediction, self.vocabulary_size)
         pieces = [_UNKNOWN if i == UNKNOWN_ID else self.vocabulary[i] for i in ids]
@@ -151,11 +154,7 @@ def train_word_piece_preprocessor(
         ValueError: there is no sentence, or a vocabulary of this size has no room for each
             character at the start and within a word.
     """
-    if not isinstance(vocabulary_size, int) or vocabulary_size < 1:
-        raise ValueError(
-            "`vocabulary_size` must be a positive integer. "
-            f"Received: vocabulary_size={vocabulary_size}"
-        )
+    vocabulary_size = positive_int("vocabulary_size", vocabulary_size)
     texts = [unicodedata.normalize("NFKC", text) for text in read_sentences(sentences)]
     cased = [text.casefold() for text in texts] if lowercase else texts
     characters = {character for text in cased for character in text if not character.isspace()}

@@ -1,11 +1,20 @@
 """A folder of audio with transcripts."""
 
+import functools
+import os
 from pathlib import Path
 
 import tensorflow as tf
 
-from keras_multimodel.datasets.corpora.files import existing_folder, lines, read_file
-from keras_multimodel.datasets.corpora.tsv_pairs import tsv_pairs
+from keras_multimodel.data.preprocessing.text_files import read_lines
+from keras_multimodel.datasets.corpora.files import (
+    dataset_of_rows,
+    existing_folder,
+    find_files,
+    why_outside,
+    with_content,
+)
+from keras_multimodel.datasets.corpora.tsv_pairs import read_pairs
 
 _TABLE = "transcripts.tsv"
 _LIST = "*.trans.txt"
@@ -19,8 +28,8 @@ def audio_folder(folder: str | Path) -> tf.data.Dataset:
       transcript; the audio is `<name>.flac` beside the file. They are read in the order of their
       paths.
 
-    Everything is read lazily. A row without a transcript, or whose audio cannot be read, is an
-    example with a `problem`, which `kmm.data.encode` raises or skips.
+    Everything is read lazily. A row without a transcript, or whose audio cannot be read or lies
+    outside the folder, is an example with a `problem`, which `kmm.data.encode` raises or skips.
 
     Args:
         folder: the folder.
@@ -40,50 +49,35 @@ def audio_folder(folder: str | Path) -> tf.data.Dataset:
     """
     folder = existing_folder("folder", folder)
     if (folder / _TABLE).is_file():
-        rows = tsv_pairs(folder / _TABLE, inputs="file", targets="text").map(_in_folder(folder))
+        rows = read_pairs(folder / _TABLE, inputs="file", targets="text")
     else:
-        lists = sorted(str(path) for path in folder.rglob(_LIST))
+        lists = find_files(folder, f"**/{_LIST}")
         if not lists:
             raise ValueError(
                 f"`folder` must have a {_TABLE} or files {_LIST}. Received: folder={str(folder)!r}"
             )
-        rows = tf.data.Dataset.from_tensor_slices(lists).flat_map(_rows_of_list)
-    return rows.map(_with_audio, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        rows = functools.partial(_rows_of_lists, folder, lists)
+    return dataset_of_rows(functools.partial(_below, folder, rows)).map(
+        with_content, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
 
 
-def _in_folder(folder):
-    @tf.autograph.experimental.do_not_convert
-    def with_path(row):
-        return {**row, "inputs": tf.strings.join([f"{folder}/", row["inputs"]])}
-
-    return with_path
-
-
-@tf.autograph.experimental.do_not_convert
-def _rows_of_list(path):
-    folder = tf.strings.regex_replace(path, "[^/\\\\]*$", "")
-
-    @tf.autograph.experimental.do_not_convert
-    def to_row(place, line):
-        parts = tf.strings.split(tf.strings.strip(line), " ", maxsplit=1)
-        problem = "missing column: a line must have a name, a space and a transcript. Received: "
-        return {
-            "inputs": tf.strings.join([folder, parts[0], ".flac"]),
-            "targets": tf.concat([parts, [""]], axis=0)[1],
-            "source": place,
-            "problem": tf.where(tf.size(parts) < 2, tf.strings.join([problem, line]), ""),
-        }
-
-    return lines(path).filter(_is_not_blank).map(to_row)
+def _below(folder, rows):
+    """Turns names of files into paths, and refuses those that lead out of the folder."""
+    for name, text, place, problem in rows():
+        path = os.path.join(folder, name)
+        outside = why_outside(folder, path)
+        yield "" if outside else path, text, place, problem or outside
 
 
-@tf.autograph.experimental.do_not_convert
-def _is_not_blank(place, line):
-    return tf.strings.length(tf.strings.strip(line)) > 0
-
-
-@tf.autograph.experimental.do_not_convert
-def _with_audio(row):
-    content, unreadable = read_file(row["inputs"])
-    problem = tf.where(tf.equal(row["problem"], ""), unreadable, row["problem"])
-    return {**row, "inputs": content, "problem": problem}
+def _rows_of_lists(folder, lists):
+    for path in lists:
+        for number, line, problem in read_lines(path):
+            if not problem and not line.strip():
+                continue
+            name, _, text = line.strip().partition(" ")
+            if not problem and not text:
+                expected = "a line must have a name, a space and a transcript"
+                problem = f"missing column: {expected}. Received: {line}"
+            audio = os.path.join(path.parent.relative_to(folder), f"{name}.flac")
+            yield audio, text, f"{path}:{number}", problem

@@ -1,26 +1,35 @@
 """A folder of images by class."""
 
+import os
 import random
 from pathlib import Path
 
 import tensorflow as tf
 
-from keras_multimodel.datasets.corpora.files import existing_folder, read_file
+from keras_multimodel.data.preprocessing.text_files import decode_utf8
+from keras_multimodel.datasets.corpora.files import (
+    existing_folder,
+    find_files,
+    is_hidden,
+    with_content,
+)
 
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
 def image_folder(folder: str | Path, seed: int | None = None) -> tf.data.Dataset:
     """Reads a folder that holds a folder of images for each class.
 
-    Files end in `.jpg`, `.jpeg`, `.png`, `.gif` or `.bmp`, in capitals or not, at any depth below
-    their class; others, and those whose names begin with a dot, are left out. The names of the
-    files are kept in memory, the files are read one by one. A file that cannot be read is an
-    example with a `problem`, which `kmm.data.encode` raises or skips.
+    Files end in `.jpg`, `.jpeg`, `.png`, `.gif`, `.bmp` or `.webp`, in capitals or not, at any
+    depth below their class. Other files are left out, and so is what is hidden (a dot starts its
+    name, or that of a folder above, as in `.ipynb_checkpoints`) or was left by a system
+    (`__MACOSX`, `@eaDir`). The names of the files are kept in memory, the files are read one by
+    one. A file that cannot be read is an example with a `problem`, which `kmm.data.encode` raises
+    or skips.
 
     Args:
         folder: the folder. The names of the folders in it are the classes.
-        seed: of the order of the files. None keeps that of their names, class by class.
+        seed: seed of the order of the files. None sorts them by class and name.
 
     Returns:
         A `tf.data.Dataset` of strings `{"inputs": bytes of a file, "targets": name of its class,
@@ -37,18 +46,18 @@ def image_folder(folder: str | Path, seed: int | None = None) -> tf.data.Dataset
     ```
     """
     names = image_classes(folder)
-    files = [(str(path), name) for name in names for path in _images(Path(folder) / name)]
+    files = [(path, name) for name in names for path in _images(Path(folder) / name)]
     if seed is not None:
         random.Random(seed).shuffle(files)
-    paths, targets = zip(*files)
-
-    @tf.autograph.experimental.do_not_convert
-    def to_example(path, target):
-        content, problem = read_file(path)
-        return {"inputs": content, "targets": target, "source": path, "problem": problem}
-
-    dataset = tf.data.Dataset.from_tensor_slices((list(paths), list(targets)))
-    return dataset.map(to_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    paths = [os.fsencode(path) for path, _ in files]  # names of files need not be UTF-8
+    columns = {
+        "inputs": paths,
+        "targets": [name for _, name in files],
+        "source": paths,
+        "problem": [""] * len(files),
+    }
+    dataset = tf.data.Dataset.from_tensor_slices(columns)
+    return dataset.map(with_content, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def image_classes(folder: str | Path) -> list[str]:
@@ -61,18 +70,29 @@ def image_classes(folder: str | Path) -> list[str]:
         The names of those folders in it that have an image.
 
     Raises:
-        ValueError: there is no such folder, or it has no class with an image.
+        ValueError: there is no such folder, it has no class with an image, or the name of a class
+            is not UTF-8.
     """
     folder = existing_folder("folder", folder)
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(_images(path)))
+    names = sorted(
+        path.name for path in folder.iterdir() if _is_class(folder, path) and _images(path)
+    )
     if not names:
         raise ValueError(
             f"`folder` must have folders with images ({', '.join(_SUFFIXES)}). "
             f"Received: folder={str(folder)!r}"
         )
+    for name in names:
+        decode_utf8("folder", os.fsencode(folder / name))
     return names
 
 
-def _images(folder):
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    return [path for path in files if not path.name.startswith(".") and not path.is_dir()]
+def _is_class(folder: Path, path: Path) -> bool:
+    # A link back to the folder, or to a folder above it, would hold the files of all classes.
+    is_loop = folder.resolve().is_relative_to(path.resolve())
+    return path.is_dir() and not is_loop and not is_hidden(Path(path.name))
+
+
+def _images(folder: Path) -> list[Path]:
+    files = find_files(folder, "**/*")
+    return [path for path in files if path.suffix.lower() in _SUFFIXES]

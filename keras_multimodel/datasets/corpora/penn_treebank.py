@@ -1,19 +1,17 @@
-"""Trees as Penn Treebank files have them, as trees on one line.
+"""Trees from Penn Treebank files, each on one line."""
 
-A folder of Penn Treebank files."""
-
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
 from keras_multimodel.data.encoding.bad_examples import BadExampleError
-from keras_multimodel.data.preprocessing.trees import delinearize, linearize
-from keras_multimodel.datasets.corpora.files import existing_folder, lines
+from keras_multimodel.data.preprocessing.text_files import Line, read_lines
+from keras_multimodel.data.preprocessing.trees import delinearize, parse
+from keras_multimodel.datasets.corpora.files import dataset_of_rows, existing_folder, find_files
 
-_WORD = re.compile(r"\(\s*[^\s()]+\s+([^\s()]+)\s*\)")
 _TRACE = "-NONE-"
 
 
@@ -59,19 +57,20 @@ def one_line(tree: str, function_tags: bool, traces: bool) -> tuple[str, str]:
     Raises:
         BadExampleError: it is no whole tree, or has no word.
     """
-    words = iter(_WORD.findall(tree))
+    symbols, words = parse(tree)
+    word = iter(words)
     kept_symbols: list[str] = []
     kept_words: list[str] = []
-    for symbol in linearize(tree):
+    for symbol in symbols:
         if symbol[0] == ")" and kept_symbols[-1].startswith("("):
             kept_symbols.pop()  # a phrase of traces only
         elif symbol[0] in "()":
             kept_symbols.append(symbol if function_tags else _category(symbol))
         else:
-            word = next(words)
+            leaf = next(word)
             if traces or symbol != _TRACE:
                 kept_symbols.append(symbol)
-                kept_words.append(word)
+                kept_words.append(leaf)
     if not kept_words:
         raise BadExampleError("empty", f"`tree` must have a word. Received: tree={tree!r}")
     return " ".join(kept_words), delinearize(_without_outer(kept_symbols), kept_words)
@@ -96,9 +95,6 @@ def _is_one(symbols):
         if depth == 0:
             return index == len(symbols) - 1
     return False
-
-
-_KEYS = ("inputs", "targets", "source", "problem")
 
 
 def penn_treebank(
@@ -138,65 +134,36 @@ def penn_treebank(
     ```
     """
     folder = existing_folder("folder", folder)
-    files = sorted(str(path) for path in folder.glob(pattern) if path.is_file())
+    files = [path for path in find_files(folder, pattern) if path.is_file()]
     if not files:
         raise ValueError(f"`folder` must have files {pattern}. Received: folder={str(folder)!r}")
-
-    def read_block(place, text):
-        examples = _examples(place.decode(), text.decode("utf-8"), function_tags, traces)
-        rows = [[part.encode("utf-8") for part in example] for example in examples]
-        return np.array(rows, dtype=object).reshape(-1, len(_KEYS))
-
-    @tf.autograph.experimental.do_not_convert
-    def examples_of_block(place, text):
-        table = tf.numpy_function(read_block, [place, text], tf.string, stateful=False)
-        return tf.ensure_shape(table, (None, len(_KEYS)))
-
-    blocks = tf.data.Dataset.from_tensor_slices(files).flat_map(_blocks)
-    tables = blocks.map(examples_of_block, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return tables.unbatch().map(_to_example)
+    return dataset_of_rows(functools.partial(_rows, files, function_tags, traces))
 
 
-def _examples(place, text, function_tags, traces):
-    """Reads the trees of a block of lines."""
-    path, _, first_line = place.rpartition(":")
-    for line, piece in split_trees(text):
-        words, tree, problem = "", "", ""
-        try:
-            words, tree = one_line(piece, function_tags, traces)
-        except BadExampleError as error:
-            problem = f"{error.reason}: {error}"
-        yield words, tree, f"{path}:{int(first_line) + line}", problem
+def _rows(files, function_tags, traces):
+    for path in files:
+        for block in _blocks(path):
+            for start, piece in split_trees("\n".join(line.text for line in block)):
+                lines = block[start : start + piece.count("\n") + 1]
+                problem = next((line.problem for line in lines if line.problem), "")
+                words, tree = "", ""
+                try:
+                    if not problem:
+                        words, tree = one_line(piece, function_tags, traces)
+                except BadExampleError as error:
+                    problem = f"{error.reason}: {error}"
+                yield words, tree, f"{path}:{lines[0].number}", problem
 
 
-@tf.autograph.experimental.do_not_convert
-def _blocks(path):
-    """Joins the lines of a file to blocks, each from a line that begins with a bracket on."""
+def _blocks(path: Path) -> Iterator[list[Line]]:
+    """Splits a file before each line that starts with a bracket.
 
-    @tf.autograph.experimental.do_not_convert
-    def step(block, placed_line):
-        place, line = placed_line
-        begins = tf.strings.regex_full_match(line, r"\(.*")
-        is_new = begins | tf.equal(block[1], "")
-        grown = tf.strings.join([block[1], "\n", line])
-        new = (tf.where(is_new, place, block[0]), tf.where(is_new, line, grown))
-        return new, (*block, begins)
-
-    end = tf.data.Dataset.from_tensors((tf.constant(""), tf.constant("(")))
-    steps = lines(path).concatenate(end).scan((tf.constant(""), tf.constant("")), step)
-    return steps.filter(_is_whole).map(_block)
-
-
-@tf.autograph.experimental.do_not_convert
-def _is_whole(place, text, is_whole):
-    return is_whole & (tf.strings.length(tf.strings.strip(text)) > 0)
-
-
-@tf.autograph.experimental.do_not_convert
-def _block(place, text, is_whole):
-    return place, text
-
-
-@tf.autograph.experimental.do_not_convert
-def _to_example(row):
-    return {key: row[column] for column, key in enumerate(_KEYS)}
+    A tree that does not close then spoils no tree after it, and a file need not fit in memory.
+    """
+    block: list[Line] = []
+    for line in read_lines(path):
+        if line.text.startswith("(") and block:
+            yield block
+            block = []
+        block.append(line)
+    yield block

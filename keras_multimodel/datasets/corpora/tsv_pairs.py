@@ -1,68 +1,93 @@
 """A table of pairs."""
 
+import collections
+import csv
 import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_multimodel.datasets.corpora.files import existing_file, lines
+from keras_multimodel.data.preprocessing.text_files import Line, read_lines
+from keras_multimodel.datasets.corpora.files import dataset_of_rows, existing_file
 
 _LOOKED_AT = 100
+_MOST_LINES = 1000  # of one row: after as many, its quote is taken for one that never closes
 
 
-def tsv_pairs(path: str | Path, inputs: int | str = 0, targets: int | str = 1) -> tf.data.Dataset:
+class _Row(NamedTuple):
+    number: int
+    cells: list[str]
+    problem: str
+
+
+def tsv_pairs(
+    path: str | Path, inputs: int | str = 0, targets: int | str = 1, quoting: bool = False
+) -> tf.data.Dataset:
     """Reads two columns of a text file whose columns are separated by tabs.
 
-    The file is UTF-8 without quoting and is read lazily. Lines of white space are left out. A row
-    that lacks one of the columns is an example with a `problem`, which `kmm.data.encode` raises or
-    skips.
+    The file is UTF-8, or UTF-16 or UTF-32 with a byte-order mark, and is read lazily. Rows of white
+    space are left out. A row that is not text or lacks one of the columns is an example with a
+    `problem`, which `kmm.data.encode` raises or skips.
 
     Args:
         path: the file.
-        inputs: the column of the inputs: its number from 0, or its name in the first line.
+        inputs: the column of the inputs: its number from 0, or its name in the first row.
         targets: the column of the targets, in the same way.
+        quoting: whether cells may be quoted as spreadsheets write them: a cell in `"` may hold
+            tabs, line ends, and `""` for a quote. Otherwise a quote is a character like any other.
 
     Returns:
         A `tf.data.Dataset` of strings `{"inputs", "targets", "source", "problem"}` in the order of
-        the file; `source` is path and line.
+        the file; `source` is the path and the line where the row starts.
 
     Raises:
         ValueError: there is no such file, it is empty, the columns are not two numbers or two
-            names, the first line lacks a name, or none of the first 100 rows has the columns.
+            names, the first row lacks a name, or none of the first 100 rows has the columns.
 
     Example:
 
     ```python
-    pairs = kmm.datasets.tsv_pairs("pairs.tsv")
-    speech = kmm.datasets.tsv_pairs("questions.tsv", inputs="question", targets="answer")
+    with open("questions.tsv", "w") as file:
+        file.write("question\\tanswer\\nWhy?\\tBecause.\\n")
+    pairs = kmm.datasets.tsv_pairs("questions.tsv", inputs="question", targets="answer")
     ```
     """
+    return dataset_of_rows(read_pairs(path, inputs, targets, quoting))
+
+
+def read_pairs(
+    path: str | Path, inputs: int | str, targets: int | str, quoting: bool = False
+) -> Callable[[], Iterator[tuple[str, str, str, str]]]:
+    """Returns a function that reads the rows of `tsv_pairs`, after the checks of the arguments."""
     path = existing_file("path", path)
     columns = {"inputs": inputs, "targets": targets}
     named = _check_columns(columns)
+    first = list(itertools.islice(_rows(path, quoting), _LOOKED_AT))
     if named:
-        columns = _numbers(path, columns)
-    _check_rows(path, columns)
+        columns = _numbers(path, first[0], columns)
     needed = max(columns.values()) + 1
-
-    @tf.autograph.experimental.do_not_convert
-    def to_example(place, line):
-        cells = tf.strings.split(line, "\t")
-        count = tf.size(cells)
-        problem = tf.strings.join(
-            [f"missing column: a row must have {needed} columns. Received: ", _text(count)]
+    if max(len(row.cells) for row in first) < needed:
+        raise ValueError(
+            f"`path` must have rows of at least {needed} columns, separated by tabs. "
+            f"Received: {path}:1 with {first[0].problem or len(first[0].cells)}"
         )
-        cells = tf.concat([cells, [""] * needed], axis=0)
-        return {
-            **{side: cells[column] for side, column in columns.items()},
-            "source": place,
-            "problem": tf.where(count < needed, problem, ""),
-        }
 
-    return lines(str(path)).skip(int(named)).filter(_is_not_blank).map(to_example)
+    def rows():
+        for number, cells, problem in itertools.islice(_rows(path, quoting), int(named), None):
+            if not problem and not any(cell.strip() for cell in cells):
+                continue
+            if not problem and len(cells) < needed:
+                expected = f"a row must have {needed} columns"
+                problem = f"missing column: {expected}. Received: {len(cells)}"
+            cells = cells + [""] * needed
+            yield cells[columns["inputs"]], cells[columns["targets"]], f"{path}:{number}", problem
+
+    return rows
 
 
-def _check_columns(columns):
+def _check_columns(columns: dict[str, int | str]) -> bool:
     """Returns whether the columns are names."""
     named = [isinstance(column, str) for column in columns.values()]
     numbers = [column for column in columns.values() if not isinstance(column, str)]
@@ -74,33 +99,45 @@ def _check_columns(columns):
     return all(named)
 
 
-def _numbers(path, columns):
-    with path.open(encoding="utf-8-sig") as file:
-        header = file.readline().rstrip("\r\n").split("\t")
+def _numbers(path, header, columns):
+    names = header.problem or ", ".join(header.cells)
     for side, name in columns.items():
-        if name not in header:
+        if name not in header.cells:
             raise ValueError(
-                f"`{side}` must be a column of {path}:1: {', '.join(header)}. "
-                f"Received: {side}={name!r}"
+                f"`{side}` must be a column of {path}:1: {names}. Received: {side}={name!r}"
             )
-    return {side: header.index(name) for side, name in columns.items()}
+    return {side: header.cells.index(name) for side, name in columns.items()}
 
 
-def _check_rows(path, columns):
-    needed = max(columns.values()) + 1
-    with path.open("rb") as file:
-        counts = [line.count(b"\t") + 1 for line in itertools.islice(file, _LOOKED_AT)]
-    if max(counts) < needed:
-        raise ValueError(
-            f"`path` must have rows of at least {needed} columns, separated by tabs. "
-            f"Received: {path}:1 with {counts[0]}"
-        )
+def _rows(path: Path, quoting: bool) -> Iterator[_Row]:
+    lines = read_lines(path)
+    if quoting:
+        return _quoted_rows(lines)
+    return (_Row(n, [] if problem else text.split("\t"), problem) for n, text, problem in lines)
 
 
-@tf.autograph.experimental.do_not_convert
-def _is_not_blank(place, line):
-    return tf.strings.length(tf.strings.strip(line)) > 0
+def _quoted_rows(lines: Iterator[Line]) -> Iterator[_Row]:
+    """Reads rows that may be quoted; one whose quotes are wrong costs its first line only."""
+    again: collections.deque[Line] = collections.deque()  # lines that were read ahead in vain
+    while True:
+        taken: list[Line] = []
 
+        def texts():
+            while len(taken) < _MOST_LINES:
+                line = again.popleft() if again else next(lines, None)
+                if line is None:
+                    return
+                taken.append(line)
+                yield f"{line.text}\n"
 
-def _text(number):
-    return tf.strings.as_string(number)
+        cells, problem = [], ""
+        try:
+            cells = next(csv.reader(texts(), delimiter="\t", strict=True), cells)
+        except csv.Error as error:
+            again.extendleft(reversed(taken[1:]))
+            problem = f"broken quotes: a quoted cell must close. Received: {error}"
+            del taken[1:]
+        if not taken:
+            return
+        problem = next((line.problem for line in taken if line.problem), problem)
+        yield _Row(taken[0].number, [] if problem else cells, problem)

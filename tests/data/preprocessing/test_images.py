@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -96,7 +97,7 @@ def test_digits_stay_on_black_and_emoji_on_white():
 def test_errors():
     with pytest.raises(ValueError, match=r"`size` must be two positive.*size=\(0, 4\)"):
         data.ImagePreprocessor((0, 4))
-    with pytest.raises(ValueError, match="`fit` must be one of pad, resize.*fit='crop'"):
+    with pytest.raises(ValueError, match="`fit` must be one of 'pad', 'resize'.*fit='crop'"):
         data.ImagePreprocessor(fit="crop")
     with pytest.raises(ValueError, match="`background` must be from 0 to 255.*background=256"):
         data.ImagePreprocessor(background=256)
@@ -109,3 +110,131 @@ def test_errors():
         preprocessor([b"x"])
     with pytest.raises(ValueError, match="PNG, JPEG, GIF or BMP file. Received: 4 bytes"):
         preprocessor(b"junk")
+
+
+def in_both_ways(raw, size):
+    """Decodes eagerly and in a graph, and compares."""
+    preprocessor = data.ImagePreprocessor(size)
+    eager = preprocessor(raw).numpy()
+    mapped = next(iter(tf.data.Dataset.from_tensors(raw).map(preprocessor)))
+    np.testing.assert_array_equal(eager, mapped)
+    return eager
+
+
+def file_of(image, form, **options):
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def on_white(image):
+    """What a viewer shows, by Pillow."""
+    image = image.convert("RGBA")
+    white = PIL.Image.new("RGBA", image.size, "white")
+    return np.asarray(PIL.Image.alpha_composite(white, image).convert("RGB"))
+
+
+COLORS = PIL.Image.fromarray(random_image(6, 9, 3)).quantize(16)
+
+
+@pytest.mark.parametrize("form", ["BMP", "PNG", "GIF"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+def test_palettes_and_gray_of_few_bits(form, mode):
+    image = COLORS if mode == "P" else COLORS.convert("RGB").convert(mode)
+    shown = in_both_ways(file_of(image, form), (6, 9))
+    np.testing.assert_array_equal(shown, np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_orientation_of_exif(form, orientation):
+    quarters = np.kron(np.array([[0, 80], [160, 240]], "uint8"), np.ones((16, 32), "uint8"))
+    image = PIL.Image.fromarray(quarters).convert("RGB")
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    content = file_of(image, form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
+    expected = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(content))).convert("RGB")
+    shown = in_both_ways(content, expected.size[::-1])
+    np.testing.assert_allclose(shown, np.asarray(expected), atol=2)
+
+
+def test_broken_exif_is_ignored():
+    image = PIL.Image.fromarray(random_image(6, 9, 3))
+    content = file_of(image, "PNG", exif=b"Exif\0\0nonsense")
+    np.testing.assert_array_equal(in_both_ways(content, (6, 9)), np.asarray(image))
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_over_white(form, mode):
+    image = PIL.Image.fromarray(random_image(6, 9, 4), "RGBA")
+    image = image.quantize(16, method=2) if mode == "P" else image.convert(mode)
+    options = {"lossless": True, "exact": True} if form == "WEBP" else {}
+    content = file_of(image, form, **options)
+    shown = in_both_ways(content, (6, 9))
+    np.testing.assert_allclose(shown, on_white(image), atol=1)
+
+
+def test_black_on_transparent_is_black_on_white():
+    drawn = np.zeros((6, 9, 4), "uint8")
+    drawn[2, 3, 3] = 255
+    expected = np.full((6, 9, 3), 255.0)
+    expected[2, 3] = 0
+    gif = PIL.Image.fromarray(drawn[..., 3] // 255)
+    gif.putpalette([0, 0, 0] * 2)
+    for raw in (
+        drawn,
+        drawn.astype("uint16") * 257,
+        drawn.astype("float32"),
+        file_of(PIL.Image.fromarray(drawn), "PNG"),
+        file_of(gif, "GIF", transparency=0),
+        file_of(gif, "PNG", transparency=0),
+    ):
+        np.testing.assert_array_equal(in_both_ways(raw, (6, 9)), expected)
+
+
+def test_first_frame_smaller_than_its_gif():
+    frame = file_of(PIL.Image.new("P", (3, 2), 0), "GIF")
+    # The size of the whole image stands in bytes 6 to 9: 9 x 6.
+    shown = in_both_ways(frame[:6] + bytes([9, 0, 6, 0]) + frame[10:], (6, 9))
+    expected = np.full((6, 9, 3), 255.0)
+    expected[:2, :3] = 0
+    np.testing.assert_array_equal(shown, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bits_in_arrays_and_files(channels):
+    image = np.random.default_rng(1).integers(0, 65536, (6, 9, channels), dtype="uint16")
+    opacity = image[..., 3:] / 65535 if channels == 4 else 1.0
+    expected = image[..., :3] / 257.0 * opacity + 255.0 * (1 - opacity)
+    expected = np.broadcast_to(expected, (6, 9, 3))
+    shown = in_both_ways(image, (6, 9))
+    np.testing.assert_allclose(shown, expected, atol=1e-3)
+    png = tf.io.encode_png(image).numpy()
+    np.testing.assert_allclose(in_both_ways(png, (6, 9)), expected, atol=1e-3)
+
+
+def test_white_of_every_type():
+    for white in (np.uint8(255), np.uint16(65535), np.True_, np.int32(255), np.float16(255)):
+        assert np.all(in_both_ways(np.full((2, 2), white), (2, 2)) == 255)
+
+
+@pytest.mark.parametrize("value", [np.int32(256), np.int64(-1), np.float32(65535), np.int16(4000)])
+def test_values_that_are_no_pixels_are_refused(value):
+    image = np.full((2, 2, 3), value)
+    with pytest.raises(data.BadExampleError, match=f"from 0 to 255.*dtype={image.dtype}") as caught:
+        data.ImagePreprocessor((2, 2))(image)
+    assert caught.value.reason == "not pixels"
+    with pytest.raises(tf.errors.OpError, match="not pixels"):
+        next(iter(tf.data.Dataset.from_tensors(image).map(data.ImagePreprocessor((2, 2)))))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_cut_files_and_other_formats_are_refused(form):
+    content = file_of(PIL.Image.fromarray(random_image(40, 40, 3)), form)
+    content = content if form == "TIFF" else content[: len(content) // 2]
+    with pytest.raises(data.BadExampleError, match="GIF or BMP file") as caught:
+        data.ImagePreprocessor()(content)
+    assert caught.value.reason == "broken image"
+    with pytest.raises(tf.errors.OpError):
+        next(iter(tf.data.Dataset.from_tensors(content).map(data.ImagePreprocessor())))

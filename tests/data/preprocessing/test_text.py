@@ -137,7 +137,7 @@ def test_training_errors():
         data.train_text_preprocessor(SENTENCES, 9000)
     with pytest.raises(ValueError, match="at least 4. Received: vocabulary_size=3"):
         data.train_text_preprocessor(SENTENCES, 3)
-    with pytest.raises(ValueError, match="`model_type` must be one of unigram, .*='word'"):
+    with pytest.raises(ValueError, match="`model_type` must be one of 'unigram', .*='word'"):
         data.train_text_preprocessor(SENTENCES, 300, model_type="word")
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_multimodel import data, datasets
+from keras_multimodel.data.preprocessing.trees import delinearize, linearize, repair
 
 TREE = "(S (NP (DT The) (NN file)) (VP (VBZ opens)) (. .))"
 SYMBOLS = "(S (NP DT NN )NP (VP VBZ )VP . )S".split()
@@ -50,18 +51,18 @@ def reference_symbols(tree):
 
 
 def test_the_form_of_vinyals():
-    assert data.linearize(TREE) == SYMBOLS
-    assert data.delinearize(SYMBOLS, WORDS) == TREE
+    assert linearize(TREE) == SYMBOLS
+    assert delinearize(SYMBOLS, WORDS) == TREE
 
 
 @settings(max_examples=1000, deadline=None)
 @given(trees)
 def test_random_trees_survive(tree):
     parsed = nltk.Tree.fromstring(tree)
-    symbols = data.linearize(tree)
+    symbols = linearize(tree)
     assert symbols == reference_symbols(parsed)
-    assert data.delinearize(symbols, parsed.leaves()) == tree
-    assert data.repair(symbols, parsed.leaves()) == symbols
+    assert delinearize(symbols, parsed.leaves()) == tree
+    assert repair(symbols, parsed.leaves()) == symbols
     preprocessor = data.train_tree_preprocessor([tree])
     assert preprocessor.decode(preprocessor(tree), " ".join(parsed.leaves())) == tree
 
@@ -72,9 +73,9 @@ def test_every_shipped_tree_survives(split):
     preprocessor = data.train_tree_preprocessor(example["targets"] for example in examples)
     for example in examples:
         tree, sentence = example["targets"].decode(), example["inputs"].decode()
-        symbols = data.linearize(tree)
+        symbols = linearize(tree)
         assert symbols == reference_symbols(nltk.Tree.fromstring(tree))
-        assert data.delinearize(symbols, sentence.split()) == tree
+        assert delinearize(symbols, sentence.split()) == tree
         assert preprocessor.decode(preprocessor(tree), sentence) == tree
 
 
@@ -84,10 +85,10 @@ def test_every_shipped_tree_survives(split):
     st.lists(words, min_size=1, max_size=8),
 )
 def test_any_symbols_can_be_repaired(symbols, sentence):
-    repaired = data.repair(symbols, sentence)
-    tree = nltk.Tree.fromstring(data.delinearize(repaired, sentence))
+    repaired = repair(symbols, sentence)
+    tree = nltk.Tree.fromstring(delinearize(repaired, sentence))
     assert tree.leaves() == [w.replace("(", "-LRB-").replace(")", "-RRB-") for w in sentence]
-    assert data.repair(repaired, sentence) == repaired
+    assert repair(repaired, sentence) == repaired
 
 
 @pytest.mark.parametrize(
@@ -103,14 +104,14 @@ def test_any_symbols_can_be_repaired(symbols, sentence):
     ],
 )
 def test_repairs(symbols, repaired):
-    assert " ".join(data.repair(symbols.split(), ["a", "b"])) == repaired
+    assert " ".join(repair(symbols.split(), ["a", "b"])) == repaired
 
 
 def test_penn_treebank_top_and_layout():
     tree = "( (S\n    (NP-SBJ (-NONE- *) )\n    (VP (VB Save) )))"
-    symbols = data.linearize(tree)
+    symbols = linearize(tree)
     assert symbols == ["(", "(S", "(NP-SBJ", "-NONE-", ")NP-SBJ", "(VP", "VB", ")VP", ")S", ")"]
-    assert data.delinearize(symbols, ["*", "Save"]) == "( (S (NP-SBJ (-NONE- *)) (VP (VB Save))))"
+    assert delinearize(symbols, ["*", "Save"]) == "( (S (NP-SBJ (-NONE- *)) (VP (VB Save))))"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_penn_treebank_top_and_layout():
 )
 def test_linearize_errors(tree, message):
     with pytest.raises(ValueError, match=f"`tree` .*{message}"):
-        data.linearize(tree)
+        linearize(tree)
 
 
 @pytest.mark.parametrize(
@@ -146,22 +147,22 @@ def test_linearize_errors(tree, message):
 )
 def test_delinearize_errors(symbols, message):
     with pytest.raises(ValueError, match=f"`symbols` .*{message}"):
-        data.delinearize(symbols.split(), ["file"])
+        delinearize(symbols.split(), ["file"])
 
 
 def test_too_few_tags_is_an_error():
     with pytest.raises(ValueError, match="tag for each of 2 words, not 1"):
-        data.delinearize(["NN"], ["a", "b"])
+        delinearize(["NN"], ["a", "b"])
 
 
 def test_repair_of_endless_opening():
-    repaired = data.repair(["(NP"] * 5000 + ["NN"], ["file"])
-    assert nltk.Tree.fromstring(data.delinearize(repaired, ["file"])).height() == 202
+    repaired = repair(["(NP"] * 5000 + ["NN"], ["file"])
+    assert nltk.Tree.fromstring(delinearize(repaired, ["file"])).height() == 202
 
 
 def test_repair_needs_a_word():
     with pytest.raises(ValueError, match=r"`words` must hold at least one word. .*words=\[\]"):
-        data.repair(["NN"], [])
+        repair(["NN"], [])
 
 
 def test_ids_and_their_order():
@@ -184,7 +185,7 @@ def test_inside_tf_data():
 
 
 def test_max_length_keeps_the_end():
-    preprocessor = data.TreePreprocessor(data.linearize("(S (NN a))"), max_length=3)
+    preprocessor = data.TreePreprocessor(linearize("(S (NN a))"), max_length=3)
     assert preprocessor("(S (NN a))").numpy().tolist() == [3, 4, 1]
 
 

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from keras_multimodel import datasets
@@ -60,3 +62,71 @@ def test_errors(tmp_path):
     (tmp_path / "transcripts.tsv").write_text("file\tseconds\na.flac\t1\n")
     with pytest.raises(ValueError, match=r"transcripts.tsv:1: file, seconds.*targets='text'"):
         datasets.audio_folder(tmp_path)
+
+
+def problems(folder):
+    return [e["problem"].decode().partition(":")[0] for e in read_all(folder)]
+
+
+def read_all(folder):
+    return list(datasets.audio_folder(folder).as_numpy_iterator())
+
+
+@pytest.mark.parametrize("form", ["transcripts.tsv", "1.trans.txt"])
+def test_files_outside_the_folder_are_not_read(tmp_path, form):
+    inner = tmp_path / "inner"
+    (inner / "deep").mkdir(parents=True)
+    for path in (tmp_path / "secret.flac", inner / "a.flac", tmp_path / "inner2.flac"):
+        path.write_bytes(b"flac\0\0")
+    ends = ".flac" if form.endswith("tsv") else ""
+    names = ("a", "../secret", f"{tmp_path}/secret", "deep/../a", "deep/../../inner2", "../inner2")
+    if form.endswith("tsv"):
+        rows = ["file\ttext"] + [f"{name}{ends}\twords" for name in names]
+    else:
+        rows = [f"{name} words" for name in names]
+    (inner / form).write_text("\n".join(rows) + "\n")
+    good, bad = "", "outside the folder"
+    assert problems(inner) == [good, bad, bad, good, bad, bad]
+    contents = [e["inputs"] for e in read_all(inner)]
+    assert contents == [b"flac\0\0", b"", b"", b"flac\0\0", b"", b""]
+
+
+def test_what_is_no_regular_file_is_a_bad_example(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "device.wav").symlink_to("/dev/zero")
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    (tmp_path / "transcripts.tsv").write_text(
+        "file\ttext\n" + "".join(f"{name}\twords\n" for name in [*names, "a\0b.wav", "."])
+    )
+    assert problems(tmp_path) == ["unreadable file"] * 4 + ["not UTF-8", "unreadable file"]
+
+
+@pytest.mark.parametrize("encoding,end", [("utf-16", "\r\n"), ("utf-8-sig", "\r")])
+@pytest.mark.parametrize("form", ["transcripts.tsv", "1.trans.txt"])
+def test_encodings_and_line_ends(tmp_path, form, encoding, end):
+    (tmp_path / "a.flac").write_bytes(b"flac")
+    lines = ["file\ttext", "a.flac\tgood morning", "a.flac\tß"]
+    if form.endswith("txt"):
+        lines = ["", "a good morning", "a ß"]
+    (tmp_path / form).write_bytes(end.join(lines).encode(encoding))
+    read = read_all(tmp_path)
+    assert [(e["inputs"], e["targets"].decode()) for e in read] == [
+        (b"flac", "good morning"),
+        (b"flac", "ß"),
+    ]
+    assert [e["source"].decode() for e in read] == [f"{tmp_path / form}:{n}" for n in (2, 3)]
+
+
+def test_a_transcript_that_is_not_utf8(tmp_path):
+    (tmp_path / "a.flac").write_bytes(b"flac")
+    (tmp_path / "1.trans.txt").write_bytes(b"a GOOD\na caf\xe9\na GOOD\n")
+    assert problems(tmp_path) == ["", "not UTF-8", ""]
+
+
+def test_hidden_lists_are_left_out(tmp_path):
+    for name in (".ipynb_checkpoints", "__MACOSX", "x/.git", "x"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "1.trans.txt").write_text("a WORDS\n")
+    assert [e["source"].decode() for e in read_all(tmp_path)] == [f"{tmp_path}/x/1.trans.txt:1"]

@@ -1,7 +1,9 @@
 import re
+import types
 
 import nltk
 import pytest
+import tensorflow as tf
 
 from keras_multimodel import data, datasets
 
@@ -98,3 +100,48 @@ def test_errors(tmp_path):
         datasets.penn_treebank(tmp_path / "none")
     with pytest.raises(ValueError, match=r"`folder` must have files \*\*/\*.mrg"):
         datasets.penn_treebank(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "encoding,end", [("utf-8-sig", "\r"), ("utf-16", "\r\n"), ("utf-32", "\n")]
+)
+def test_encodings_and_line_ends(tmp_path, encoding, end):
+    expected = tmp_path / "plain" / "a.mrg"
+    odd = tmp_path / "odd" / "a.mrg"
+    for path, text, form in ((expected, WSJ, "utf-8"), (odd, WSJ.replace("\n", end), encoding)):
+        path.parent.mkdir()
+        path.write_bytes(text.encode(form))
+    trees = read(expected.parent)
+    assert [{**e, "source": e["source"].replace("odd", "plain")} for e in read(odd.parent)] == trees
+
+
+@pytest.mark.parametrize("on_bad", ["raise", "skip"])
+def test_a_byte_that_is_not_utf8_spoils_its_tree_only(tmp_path, on_bad):
+    path = tmp_path / "a.mrg"
+    path.write_bytes(
+        b"(S (A a))\n(S (A caf\xe9))\n(S (A b))\n(S\n  (A \xff)\n  (B b))\n(S (A c))\n\xfe note\n"
+    )
+    report = data.BadExamples()
+    assert [e["inputs"] for e in read(tmp_path)] == ["a", "", "b", "", "c", ""]
+    trees = data.train_tree_preprocessor(["(S (A a))"])
+    net = types.SimpleNamespace(preprocessor=trees)
+    words = types.SimpleNamespace(preprocessor=None)
+    task = types.SimpleNamespace(
+        name="parse", inputs=words, targets=net, max_input_length=None, max_target_length=None
+    )
+    encoded = data.encode(datasets.penn_treebank(tmp_path), task, on_bad=on_bad, report=report)
+    if on_bad == "raise":
+        with pytest.raises(tf.errors.OpError, match=r"a\.mrg:2: not UTF-8"):
+            list(encoded)
+        return
+    with pytest.warns(UserWarning, match="not UTF-8 +3"):
+        assert [e["inputs"] for e in encoded.as_numpy_iterator()] == [b"a", b"b", b"c"]
+    assert [e.place for e in report.examples] == [f"{path}:{line}" for line in (2, 4, 8)]
+
+
+def test_hidden_files_are_no_trees(tmp_path):
+    for name in (".cache/a.mrg", "x/.git/a.mrg", "__MACOSX/a.mrg", "x/._a.mrg", "x/a.mrg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("(S (A a))\n")
+    assert [e["source"] for e in read(tmp_path)] == [f"{tmp_path}/x/a.mrg:1"]
+    assert [e["source"] for e in read(tmp_path, pattern="**/*")] == [f"{tmp_path}/x/a.mrg:1"]

@@ -1,3 +1,5 @@
+import csv
+
 import pytest
 
 from keras_multimodel import datasets
@@ -59,3 +61,72 @@ def test_errors(tmp_path):
     for inputs, targets in (("a", 1), (-1, 0), (0, 1.5)):
         with pytest.raises(ValueError, match=f"two names, or two numbers.*inputs={inputs!r}"):
             datasets.tsv_pairs(path, inputs, targets)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_encodings_and_line_ends(tmp_path, encoding, end):
+    path = tmp_path / "t.tsv"
+    path.write_bytes(f"frage\tantwort{end}good morning\tß{end}{end}two\t日本".encode(encoding))
+    assert rows(datasets.tsv_pairs(path, "frage", "antwort")) == [
+        ("good morning", "ß", f"{path}:2", ""),
+        ("two", "日本", f"{path}:4", ""),
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_wide_encodings_without_a_mark_are_an_error_at_once(tmp_path, encoding):
+    path = tmp_path / "t.tsv"
+    path.write_bytes("a\tb\nc\td\n".encode(encoding))
+    with pytest.raises(ValueError, match=r"t\.tsv:1 with not UTF-8: .*NUL"):
+        datasets.tsv_pairs(path)
+    with pytest.raises(ValueError, match="NUL.*inputs='a'"):
+        datasets.tsv_pairs(path, "a", "b")
+
+
+def test_rows_and_headers_that_are_not_utf8(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_bytes("größe\tb\na\tb\n".encode("latin-1") + b"c\td\n")
+    read = rows(datasets.tsv_pairs(path))
+    assert [row[3].partition(":")[0] for row in read] == ["not UTF-8", "", ""]
+    assert [row[2] for row in read] == [f"{path}:{n}" for n in (1, 2, 3)]
+    with pytest.raises(ValueError, match=r"a column of .*t\.tsv:1: not UTF-8: .*inputs='größe'"):
+        datasets.tsv_pairs(path, "größe", "b")
+
+
+def test_quoted_cells_as_a_spreadsheet_writes_them(tmp_path):
+    path = tmp_path / "t.tsv"
+    table = [
+        ["question", "note", "answer"],
+        ["a\tb", "", 'he said "no"'],
+        ["two\nlines\n\n", "x", '"'],
+        ["last", "", ""],
+    ]
+    for encoding in ("utf-8", "utf-16"):
+        with path.open("w", newline="", encoding=encoding) as file:
+            csv.writer(file, dialect="excel-tab").writerows(table)
+        assert rows(datasets.tsv_pairs(path, "question", "answer", quoting=True)) == [
+            ("a\tb", 'he said "no"', f"{path}:2", ""),
+            ("two\nlines\n\n", '"', f"{path}:3", ""),
+            ("last", "", f"{path}:7", ""),
+        ]
+    path.write_text('"a\t"b"\n')  # without quoting a quote is a character like any other
+    assert rows(datasets.tsv_pairs(path)) == [('"a', '"b"', f"{path}:1", "")]
+
+
+@pytest.mark.parametrize("bad", ['"open\tb', '"a"x\tb', "c", '"more\nlines'])
+def test_a_row_with_broken_quotes_costs_its_line_only(tmp_path, bad):
+    path = tmp_path / "t.tsv"
+    path.write_text(f"a\tb\n{bad}\nc\td\n" + "e\tf\n" * 1500)
+    read = rows(datasets.tsv_pairs(path, quoting=True))
+    broken = [row for row in read if row[3]]
+    assert broken[0][2] == f"{path}:2"
+    assert [row[:2] for row in read if not row[3]] == [("a", "b"), ("c", "d")] + [("e", "f")] * 1500
+
+
+def test_pairs_are_read_lazily_and_again(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text("a\tb\n" * 1000)
+    pairs = datasets.tsv_pairs(path)
+    assert len(rows(pairs.take(1))) == 1
+    assert len(rows(pairs)) == len(rows(pairs)) == 1000

@@ -1,0 +1,143 @@
+"""Decoding of text: single strings, sentences to train on, and the lines of files.
+
+All bytes that mean text become strings here, so that every reader knows the same encodings and line
+ends, and every byte that is not text is a bad example with one reason.
+"""
+
+import codecs
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_multimodel.data.encoding.bad_examples import BadExampleError
+
+NOT_UTF8 = "not UTF-8"
+# UTF-32 first: its little-endian mark starts with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+class Line(NamedTuple):
+    """A line of a text file.
+
+    Attributes:
+        number: its number, from 1.
+        text: the line without its end, with U+FFFD for what cannot be decoded.
+        problem: `"reason: message"` if it cannot be decoded, else empty.
+    """
+
+    number: int
+    text: str
+    problem: str
+
+
+def as_string(raw: Any) -> tf.Tensor:
+    """Returns one string as a tensor.
+
+    Args:
+        raw: a string, bytes, or a NumPy array or tensor of rank 0 that holds either.
+
+    Raises:
+        ValueError: `raw` is anything else.
+    """
+    if isinstance(raw, np.ndarray):
+        raw = raw.item() if raw.ndim == 0 else raw.tolist()
+    is_text = raw.dtype == tf.string if tf.is_tensor(raw) else isinstance(raw, str | bytes)
+    if not is_text or (tf.is_tensor(raw) and raw.shape.rank not in (0, None)):
+        raise ValueError(f"`raw` must be one string. Received: raw={raw!r}")
+    return tf.convert_to_tensor(raw, tf.string)
+
+
+def decode_utf8(argument: str, content: bytes | str) -> str:
+    """Decodes a string that must be UTF-8.
+
+    Args:
+        argument: its name, for the message.
+        content: the bytes, or a string, which is checked for lone surrogates.
+
+    Raises:
+        BadExampleError: `content` is not UTF-8.
+    """
+    try:
+        if isinstance(content, str):
+            content.encode("utf-8")
+            return content
+        return content.decode("utf-8")
+    except UnicodeError as error:
+        message = f"`{argument}` must be UTF-8. Received: {content[:40]!r}, {error}"
+        raise BadExampleError(NOT_UTF8, message) from None
+
+
+def read_strings(argument: str, strings: Iterable[str | bytes] | tf.data.Dataset) -> list[str]:
+    """Reads the strings that a vocabulary is trained on.
+
+    Args:
+        argument: their name, for messages.
+        strings: strings or bytes, or a `tf.data.Dataset` of strings.
+
+    Returns:
+        The strings, blank ones included.
+
+    Raises:
+        ValueError: `strings` is a single string, or an element is no string or is not UTF-8. The
+            message has the number of the element, from 0.
+    """
+    if isinstance(strings, str | bytes):
+        raise ValueError(
+            f"`{argument}` must be several strings, not one. Received: {argument}={strings[:40]!r}"
+        )
+    if isinstance(strings, tf.data.Dataset):
+        strings = strings.as_numpy_iterator()
+    texts = []
+    for number, text in enumerate(strings):
+        if not isinstance(text, str | bytes):
+            raise ValueError(f"`{argument}` must hold strings. Received: {text!r}")
+        texts.append(decode_utf8(f"{argument}[{number}]", text))
+    return texts
+
+
+def read_lines(path: str | Path) -> Iterator[Line]:
+    r"""Reads the lines of a text file lazily.
+
+    The file is UTF-8, or starts with the byte-order mark of UTF-16 or UTF-32. `"\n"`, `"\r"` and
+    `"\r\n"` end a line. A line that cannot be decoded does not end the reading.
+
+    Args:
+        path: the file.
+
+    Yields:
+        Line: the lines in order, blank ones included.
+    """
+    with open(path, "rb") as file:
+        head = file.read(4)
+    wide = next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None)
+    # Neither handler raises, so that one bad byte costs its own line only: "surrogateescape" keeps
+    # the byte, but cannot be used for wide encodings, whose code units need not be above 127.
+    encoding, errors = (wide, "replace") if wide else ("utf-8", "surrogateescape")
+    with open(path, encoding=encoding, errors=errors, newline=None) as lines:
+        for number, line in enumerate(lines, start=1):
+            # A mark may start any line: that of a file which was appended to another.
+            yield _checked(number, line.removesuffix("\n").removeprefix("\ufeff"), wide)
+
+
+def _checked(number: int, text: str, wide: str | None) -> Line:
+    if "\0" in text:
+        received = "one with NUL characters, as UTF-16 without a byte-order mark has them"
+        return Line(number, text, f"{NOT_UTF8}: a line must be text. Received: {received}")
+    if wide:
+        expected = f"a line must be {wide.upper()}. Received: {text[:40]!r}"
+        return Line(number, text, f"not {wide.upper()}: {expected}" if "\ufffd" in text else "")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        content = text.encode("utf-8", "surrogateescape")
+        problem = f"{NOT_UTF8}: a line must be UTF-8. Received: {content[:40]!r}"
+        return Line(number, content.decode("utf-8", "replace"), problem)
+    return Line(number, text, "")
