@@ -1,5 +1,7 @@
 """What generation keeps of earlier positions, block by block and for a whole decoder side."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -117,7 +119,7 @@ class CachedSteps:
         body: holder of `commands`, `mixer` and `decoder`.
     """
 
-    def __init__(self, task, body):
+    def __init__(self, task: Any, body: Any):
         self.targets = task.targets
         self.command = body.commands[task.name]
         self.mixer = body.mixer
