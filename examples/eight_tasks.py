@@ -73,8 +73,8 @@ def make_model(tasks):
     return kmm.MultiModel.from_variant(
         "tiny",
         tasks,
-        encoder_stacks=[["digits", "emoji"], texts],
-        decoder_stacks=[["emoji", *texts]],
+        encoder_groups=[["digits", "emoji"], texts],
+        decoder_groups=[["emoji", *texts]],
     )
 
 

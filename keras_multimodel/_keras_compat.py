@@ -5,6 +5,8 @@ fails with a sentence that says so if a release of Keras changes it; `pyproject.
 at the releases that passed.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -101,17 +103,57 @@ class OwnReplicaLosses(keras.layers.Layer):
         return [loss for loss in losses if self._replica_of_loss.get(id(loss), here) == here]
 
 
-class BuiltBeforeData(keras.Model):
-    """A model whose `make_variables` makes all that training needs, without data.
+class _Copy:
+    """What `_run_through_graph` of a `BuiltBeforeData` returns to `keras.models.clone_model`."""
 
-    Keras would read a batch of the data set to make the variables of metrics and losses. Reading
-    moves the position of a mixture, and on replicas Keras takes the mean of their batches, which
-    fails where these differ in shape.
+    def __init__(self, source, clone):
+        self.source = source
+        self.arguments = source.clone_arguments(clone)
+
+
+def clonable(init: Callable) -> Callable:
+    """Decorates the `__init__` of a functional model so that `clone_model` makes its own class.
+
+    `keras.models.clone_model` calls a class with its input and output tensors if the signature of
+    its `__init__` is `(*args, **kwargs)`, and makes a plain `keras.Model` otherwise. It looks for
+    no other way, such as `from_config`.
+    """
+
+    @functools.wraps(init)
+    def wrapper(self, *args, **kwargs):
+        if len(args) == 2 and isinstance(args[1], _Copy):
+            init(self, **args[1].arguments, **kwargs)
+            args[1].source.finish_clone(self)
+        else:
+            init(self, *args, **kwargs)
+
+    return wrapper
+
+
+class BuiltBeforeData(keras.Model):
+    """A functional model with hooks where Keras has private methods.
+
+    `make_variables`: Keras would read a batch of the data set to make the variables of metrics and
+    losses. Reading moves the position of a mixture, and on replicas Keras takes the mean of their
+    batches, which fails where these differ in shape.
+
+    `clone_arguments` and `finish_clone`: see `clonable`.
     """
 
     def make_variables(self) -> None:
         """Makes the variables of optimizer, losses and metrics that do not exist yet."""
         raise NotImplementedError
+
+    def clone_arguments(self, clone: Callable) -> dict[str, Any]:
+        """Returns the arguments of a copy of this model.
+
+        Args:
+            clone: function from a layer to its copy.
+        """
+        raise NotImplementedError
+
+    def finish_clone(self, clone: "BuiltBeforeData") -> None:
+        """Gives a copy of this model what its arguments do not tell."""
 
     def _symbolic_build(self, *args, **kwargs):
         self.make_variables()
@@ -120,6 +162,13 @@ class BuiltBeforeData(keras.Model):
         # TensorFlow's trainer calls this one. Without a strategy it makes variables while tracing.
         if self._distribute_strategy is not None:
             self.make_variables()
+
+    def _run_through_graph(self, inputs, *args, **kwargs):
+        # A call of the model comes here too: only `clone_model` wants copies of the layers.
+        clone = kwargs.get("operation_fn")
+        if clone is not None and clone.__module__.endswith(".cloning") and not kwargs["call_fn"]:
+            return _Copy(self, clone)
+        return super()._run_through_graph(inputs, *args, **kwargs)
 
 
 def has_value(variable: keras.Variable) -> bool:

@@ -55,8 +55,8 @@ def build(example):
         num_encoder_blocks=1,
         num_mixer_blocks=0,
         num_decoder_blocks=1,
-        encoder_stacks=[["digits", "emoji"], texts],
-        decoder_stacks=[["emoji", *texts]],
+        encoder_groups=[["digits", "emoji"], texts],
+        decoder_groups=[["emoji", *texts]],
     )
     rate = keras.optimizers.schedules.PolynomialDecay(0.0, 100, end_learning_rate=2e-3)
     model.compile(keras.optimizers.Adam(rate, beta_2=0.98, global_clipnorm=2.0))

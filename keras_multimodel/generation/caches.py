@@ -1,7 +1,5 @@
 """What generation keeps of earlier positions, block by block and for a whole decoder side."""
 
-from typing import Any
-
 import keras
 from keras import ops
 
@@ -119,7 +117,7 @@ class CachedSteps:
         body: holder of `commands`, `mixer` and `decoder`.
     """
 
-    def __init__(self, task: Any, body: Any):
+    def __init__(self, task, body):
         self.targets = task.targets
         self.command = body.commands[task.name]
         self.mixer = body.mixer

@@ -48,7 +48,7 @@ class TaskGenerator:
 
     def __init__(
         self,
-        task: Any,
+        task,
         read: keras.Model,
         write: keras.Model | None = None,
         steps: dict[bool, Any] | None = None,

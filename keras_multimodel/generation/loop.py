@@ -1,7 +1,5 @@
 """The loop that writes one id after the other."""
 
-from typing import Any
-
 import keras
 from keras import ops
 
@@ -28,7 +26,7 @@ class SamplingLoop:
 
     rows_per_input = 1
 
-    def __init__(self, steps: Any, sampler: Any, constraint: Constraint | None = None):
+    def __init__(self, steps, sampler, constraint: Constraint | None = None):
         self.steps = steps
         self.sampler = sampler
         self.constraint = constraint

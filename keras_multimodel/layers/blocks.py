@@ -1,12 +1,9 @@
 """How a block is called, whatever arguments its `call` takes."""
 
 import inspect
-from typing import Any
 
 import keras
 from keras import ops
-
-from keras_multimodel.typing import Tensor
 
 
 def takes(block: keras.layers.Layer, argument: str) -> bool:
@@ -14,12 +11,10 @@ def takes(block: keras.layers.Layer, argument: str) -> bool:
     return argument in inspect.signature(block.call).parameters
 
 
-def call_block(
-    block: keras.layers.Layer, inputs: Tensor, training: bool | None = None, **arguments: Any
-) -> Tensor:
+def call_block(block, inputs, training=None, **arguments):
     """Calls a block with those of the arguments that its `call` has.
 
-    A block of a user thus needs no more than `call(inputs)`.
+    A user's block so needs no more than `call(inputs)`.
     """
     known = {name: value for name, value in arguments.items() if takes(block, name)}
     if takes(block, "training"):
@@ -27,8 +22,8 @@ def call_block(
     return block(inputs, **known)
 
 
-def build_block(block: keras.layers.Layer | None, hidden_dim: int) -> None:
-    """Builds a block and all layers in it by a symbolic call; does nothing for None."""
+def build_block(block, hidden_dim: int) -> None:
+    """Builds a block, if there is one, and all layers within it, by a symbolic call."""
     if block is None or block.built:
         return
     sequence = keras.KerasTensor((None, None, hidden_dim), dtype=block.compute_dtype)
@@ -36,16 +31,15 @@ def build_block(block: keras.layers.Layer | None, hidden_dim: int) -> None:
     call_block(block, sequence, mask=mask, source=sequence, source_mask=mask)
 
 
-def call_position_wise(
-    block: keras.layers.Layer, inputs: list, masks: list, training: bool | None = None
-) -> list:
-    """Calls a position-wise block once, on the positions of all sequences together.
+def call_position_wise(block, inputs: list, masks: list, training=None) -> list:
+    """Calls a block that treats every position alone once, on the positions of all sequences
+    together.
 
-    Experts then see all positions of a step, however its tasks are grouped, and are balanced over
-    all of them.
+    The experts then see what the whole step holds, whatever stacks it comes in, and are balanced
+    over all of it.
 
     Args:
-        block: the block. Without `position_wise = True` it is called on each sequence separately.
+        block: the block; without `position_wise = True` it is called on each sequence apart.
         inputs: list of `(batch_i, length_i, hidden_dim)`.
         masks: list of boolean `(batch_i, length_i)`.
         training: whether the model trains.

@@ -3,7 +3,7 @@
 May import generation, weighting, losses, metrics, layers and ops.
 """
 
+from keras_multimodel.models.multimodel import VARIANTS as VARIANTS
 from keras_multimodel.models.multimodel import MultiModel as MultiModel
+from keras_multimodel.models.multimodel import Variant as Variant
 from keras_multimodel.models.task import Task as Task
-from keras_multimodel.models.variants import VARIANTS as VARIANTS
-from keras_multimodel.models.variants import Variant as Variant

@@ -1,20 +1,25 @@
 """The part of a model that all its tasks share."""
 
+import copy
+from collections.abc import Callable, Sequence
+
 import keras
 
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.attention_block import AttentionBlock
 from keras_multimodel.layers.conv_block import ConvBlock
 from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.layers.timing_signal import TimingSignal
-from keras_multimodel.models.command_token import CommandToken
-from keras_multimodel.models.decoder import Decoder
+from keras_multimodel.models.decoder import CommandToken, Decoder
 from keras_multimodel.models.encoder import Encoder
 from keras_multimodel.models.mixer import Mixer
 from keras_multimodel.models.templates import check_template, clone
 
+Template = keras.layers.Layer | str | None
+
 
 class Body:
-    """Encoder, mixer, decoder and command tokens, their blocks cloned from templates.
+    """Encoder, mixer, decoder and command tokens, with blocks cloned from templates.
 
     Args:
         hidden_dim: width.
@@ -27,75 +32,114 @@ class Body:
         num_decoder_blocks: blocks of convolution and attention of the decoder.
 
     Raises:
-        ValueError: a template does not fit; see `check_template`. A number of blocks is negative.
+        ValueError: a template does not fit, see `check_template`, or a number of blocks is
+            negative.
     """
 
     def __init__(
         self,
         hidden_dim: int,
-        writers: list[str],
-        conv_block,
-        attention_block,
-        moe,
+        writers: Sequence[str],
+        conv_block: Template,
+        attention_block: Template,
+        moe: Template,
         num_encoder_blocks: int,
         num_mixer_blocks: int,
         num_decoder_blocks: int,
     ):
-        templates = {
+        self.templates = {
             "conv_block": ConvBlock(hidden_dim) if conv_block == "default" else conv_block,
             "attention_block": (
                 AttentionBlock(hidden_dim) if attention_block == "default" else attention_block
             ),
             "moe": MoELayer(hidden_dim, num_experts=60) if moe == "default" else moe,
         }
-        sizes = {
-            "num_encoder_blocks": num_encoder_blocks,
-            "num_mixer_blocks": num_mixer_blocks,
-            "num_decoder_blocks": num_decoder_blocks,
+        self.sizes = {
+            "num_encoder_blocks": positive_int("num_encoder_blocks", num_encoder_blocks, 0),
+            "num_mixer_blocks": positive_int("num_mixer_blocks", num_mixer_blocks, 0),
+            "num_decoder_blocks": positive_int("num_decoder_blocks", num_decoder_blocks, 0),
         }
-        for name, size in sizes.items():
-            if not isinstance(size, int) or size < 0:
-                raise ValueError(f"`{name}` must not be negative. Received: {name}={size}")
-        for name, template in templates.items():
-            check_template(name, template, hidden_dim, causal=bool(writers))
         self.hidden_dim = hidden_dim
-        self.config = {
-            "hidden_dim": hidden_dim,
-            **{name: keras.saving.serialize_keras_object(t) for name, t in templates.items()},
-            **sizes,
-        }
-        conv, attention, moe = templates.values()
+        self._check_templates(causal=bool(writers))
         self.encoder = Encoder(
-            _clones(conv, "conv_block", num_encoder_blocks),
-            experts=_clone(moe, "experts"),
+            self._clones("conv_block", self.sizes["num_encoder_blocks"]),
+            experts=self._clone("moe", "experts"),
             timing=TimingSignal(name="timing"),
             name="encoder",
         )
         self.mixer = self.decoder = None
-        if writers:
-            self.mixer = Mixer(
-                _clone(attention, "attention_block", causal=True),
-                _clones(conv, "conv_block", num_mixer_blocks, causal=True),
-                name="mixer",
-            )
-            pairs = zip(
-                _clones(conv, "conv_block", num_decoder_blocks, causal=True, gaps=True),
-                _clones(attention, "attention_block", num_decoder_blocks, causal=True, gaps=True),
-            )
-            self.decoder = Decoder(
-                [[layer for layer in pair if layer is not None] for pair in pairs],
-                experts=_clone(moe, "experts", causal=True),
-                name="decoder",
-            )
-        self.commands = {name: CommandToken(name=f"{name}_command") for name in writers}
+        self.commands: dict[str, CommandToken] = {}
+        self._add_writers(writers)
 
+    def with_writers(self, writers: Sequence[str]) -> "Body":
+        """Returns this body, or one that shares its layers and has what new writers need.
 
-def _clone(template, name, causal=False):
-    return None if template is None else clone(template, name, causal)
+        Args:
+            writers: names of the tasks whose targets the decoder writes.
+        """
+        if all(name in self.commands for name in writers):
+            return self
+        # A copy, so that another model's body does not grow by the tasks of this one.
+        body = copy.copy(self)
+        body.commands = dict(self.commands)
+        if self.decoder is None:
+            body._check_templates(causal=True)
+        body._add_writers([name for name in writers if name not in self.commands])
+        return body
 
+    def copy(self, clone_layer: Callable) -> "Body":
+        """Returns a body of copied layers.
 
-def _clones(template, name, count, causal=False, gaps=False):
-    """Returns `count` clones; of no template none, or with `gaps` `count` times None."""
-    if template is None:
-        return [None] * count if gaps else []
-    return [clone(template, f"{name}_{i}", causal) for i in range(count)]
+        Args:
+            clone_layer: function from a layer to its copy.
+        """
+        body = copy.copy(self)
+        body.encoder = clone_layer(self.encoder)
+        if self.decoder is not None:
+            body.mixer, body.decoder = clone_layer(self.mixer), clone_layer(self.decoder)
+        body.commands = {name: clone_layer(layer) for name, layer in self.commands.items()}
+        return body
+
+    def get_config(self) -> dict:
+        """Returns the arguments of `MultiModel` that describe the body, templates serialized."""
+        return {
+            "hidden_dim": self.hidden_dim,
+            **{k: keras.saving.serialize_keras_object(v) for k, v in self.templates.items()},
+            **self.sizes,
+        }
+
+    def _check_templates(self, causal):
+        for name, template in self.templates.items():
+            check_template(name, template, self.hidden_dim, causal)
+
+    def _add_writers(self, names):
+        if names and self.decoder is None:
+            self.mixer = self._make_mixer()
+            self.decoder = self._make_decoder()
+        self.commands.update({name: CommandToken(name=f"{name}_command") for name in names})
+
+    def _make_mixer(self):
+        return Mixer(
+            self._clone("attention_block", "attention_block", causal=True),
+            self._clones("conv_block", self.sizes["num_mixer_blocks"], causal=True),
+            name="mixer",
+        )
+
+    def _make_decoder(self):
+        count = self.sizes["num_decoder_blocks"]
+        columns = [
+            self._clones(name, count, causal=True)
+            for name in ("conv_block", "attention_block")
+            if self.templates[name] is not None
+        ]
+        blocks = list(zip(*columns)) if columns else [()] * count
+        return Decoder(blocks, experts=self._clone("moe", "experts", causal=True), name="decoder")
+
+    def _clone(self, template, name, causal=False):
+        block = self.templates[template]
+        return None if block is None else clone(block, name, causal)
+
+    def _clones(self, template, count, causal=False):
+        if self.templates[template] is None:
+            return []
+        return [self._clone(template, f"{template}_{i}", causal) for i in range(count)]

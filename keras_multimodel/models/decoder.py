@@ -1,11 +1,57 @@
-"""The decoder."""
+"""The decoder, and the token that tells it which task to do."""
+
+from collections.abc import Iterable, Sequence
 
 import keras
+from keras import ops
 
 from keras_multimodel.generation.caches import BlockChain
 from keras_multimodel.layers.blocks import build_block, call_block, call_position_wise
 from keras_multimodel.models.encoder import deserialize_layers
-from keras_multimodel.typing import Tensor
+from keras_multimodel.typing import Shape, Tensor
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class CommandToken(keras.layers.Layer):
+    """Shifts embedded targets right by one and puts a learned vector, such as To-German, in front.
+
+    Call arguments:
+        inputs: `(batch, length, hidden_dim)`, embedded targets.
+
+    Returns:
+        `(batch, length, hidden_dim)`: the command, then all targets but the last.
+
+    Reference:
+        Kaiser et al. 2017, arXiv 1706.05137, section 2.4.
+    """
+
+    def build(self, input_shape: Shape):
+        # Embedded ids have about unit variance per channel, and so has the command.
+        self.command = self.add_weight(
+            name="command",
+            shape=(input_shape[-1],),
+            initializer=keras.initializers.RandomNormal(stddev=1.0),
+        )
+
+    def call(self, inputs: Tensor):
+        command = ops.cast(self.command, inputs.dtype)
+        first = ops.ones_like(inputs[:, :1]) * command
+        return ops.concatenate([first, inputs], axis=1)[:, :-1]
+
+    def step(self, inputs: Tensor, index: Tensor) -> Tensor:
+        """Returns what position `index` sees: the command at 0, then the embedded id before it.
+
+        Args:
+            inputs: `(batch, hidden_dim)`, the embedded id.
+            index: int32 scalar.
+        """
+        return ops.where(index == 0, ops.cast(self.command, inputs.dtype), inputs)
+
+    def compute_mask(self, *args, **kwargs):
+        return None  # masks are passed as arguments
+
+    def compute_output_shape(self, input_shape: Shape):
+        return input_shape
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -30,16 +76,28 @@ class Decoder(keras.layers.Layer):
         Kaiser et al. 2017, arXiv 1706.05137, section 2.4.
     """
 
-    def __init__(self, blocks, experts=None, **kwargs):
+    def __init__(
+        self,
+        blocks: Iterable[Sequence[keras.layers.Layer]],
+        experts: keras.layers.Layer | None = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.blocks = [list(block) for block in blocks]
         self.experts = experts
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]):
         for block in (*sum(self.blocks, []), self.experts):
             build_block(block, input_shape[0][-1])
 
-    def call(self, targets, sources, masks, source_masks, training=None):
+    def call(
+        self,
+        targets: list[Tensor],
+        sources: list[Tensor],
+        masks: list[Tensor],
+        source_masks: list[Tensor],
+        training: bool | None = None,
+    ):
         x = list(targets)
         for i, block in enumerate(self.blocks):
             if i == len(self.blocks) // 2:

@@ -1,16 +1,19 @@
 """The encoder."""
 
+from collections.abc import Iterable, Sequence
+
 import keras
 
 from keras_multimodel.layers.blocks import build_block, call_block, call_position_wise
+from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class Encoder(keras.layers.Layer):
     """A timing signal, convolution blocks, and experts in the middle of them.
 
-    Several sequences of different length can pass at once: convolutions see them apart, experts all
-    together.
+    Several groups of sequences, each with a length of its own, pass at once: convolutions treat
+    them separately, and experts all together.
 
     Args:
         blocks: layers that map `(batch, length, hidden_dim)` to itself.
@@ -28,17 +31,23 @@ class Encoder(keras.layers.Layer):
         Kaiser et al. 2017, arXiv 1706.05137, section 2.4.
     """
 
-    def __init__(self, blocks, experts=None, timing=None, **kwargs):
+    def __init__(
+        self,
+        blocks: Iterable[keras.layers.Layer],
+        experts: keras.layers.Layer | None = None,
+        timing: keras.layers.Layer | None = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.blocks = list(blocks)
         self.experts = experts
         self.timing = timing
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]):
         for block in (self.timing, *self.blocks, self.experts):
             build_block(block, input_shape[0][-1])
 
-    def call(self, inputs, masks, training=None):
+    def call(self, inputs: list[Tensor], masks: list[Tensor], training: bool | None = None):
         x = list(inputs) if self.timing is None else [self.timing(s) for s in inputs]
         middle = len(self.blocks) // 2
         for block in self.blocks[:middle]:

@@ -1,17 +1,19 @@
-"""Batches in which a task has no row.
+"""Layers that bring the batches of several tasks to one pass of the body, and back."""
 
-Several tasks through one pass of the body."""
+from collections.abc import Iterable, Sequence
 
 import keras
 from keras import ops
 
+from keras_multimodel.typing import Tensor
+
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class AtLeastOneRow(keras.layers.Layer):
-    """Gives a batch without rows one row of zeros; leaves any other as it is.
+class PadEmptyBatch(keras.layers.Layer):
+    """Adds one row of zeros to a batch without rows, and returns any other batch as it is.
 
-    A step may train one task of many. The others have no rows then, on which convolutions of
-    TensorFlow on CPU return wrong shapes.
+    A step may train one task of many. The other tasks have no rows then, and TensorFlow's
+    convolutions on CPU return wrong shapes for an empty batch.
 
     Call arguments:
         inputs: `(batch, ...)`.
@@ -21,10 +23,10 @@ class AtLeastOneRow(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs):
-        # What passes is the user's own data, which keeps its dtype.
+        # Inputs are the user's data, such as ids or pixels, which keep their dtype.
         super().__init__(**{"autocast": False, **kwargs})
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor):
         size = ops.shape(inputs)[0]
         added = max(1 - size, 0) if isinstance(size, int) else ops.maximum(1 - size, 0)
         x = ops.pad(inputs, [[0, added]] + [[0, 0]] * (len(inputs.shape) - 1))
@@ -39,8 +41,8 @@ class AtLeastOneRow(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class RowsLike(keras.layers.Layer):
-    """Takes away the row that `AtLeastOneRow` added.
+class UnpadEmptyBatch(keras.layers.Layer):
+    """Removes the row that `PadEmptyBatch` added.
 
     Call arguments:
         inputs: `(max(batch, 1), ...)`.
@@ -52,7 +54,7 @@ class RowsLike(keras.layers.Layer):
 
     supports_masking = True
 
-    def call(self, inputs, like):
+    def call(self, inputs: Tensor, like: Tensor):
         return inputs[: ops.shape(like)[0]]
 
     def compute_mask(self, *args, **kwargs):
@@ -62,8 +64,8 @@ class RowsLike(keras.layers.Layer):
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
 
 
-def join(tensors: list):
-    """Returns `(batch_i, length_i, ...)` tensors joined along the batch, padded to the longest."""
+def join(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenates `(batch_i, length_i, ...)` tensors along the batch, padded to the longest."""
     lengths = [ops.shape(x)[1] for x in tensors]
     static = all(isinstance(length, int) for length in lengths)
     longest = max(lengths) if static else ops.max(ops.stack(lengths))
@@ -75,10 +77,11 @@ def join(tensors: list):
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class Stack(keras.layers.Layer):
-    """Joins the sequences of several tasks along the batch axis, padded to the longest.
+class Group(keras.layers.Layer):
+    """Concatenates the sequences of several tasks along the batch axis, padded to the longest.
 
-    Tracing and running the body once over similar tasks is cheaper than once for each of them.
+    One pass of the body over tasks of similar length costs less, in tracing and in running, than
+    one pass for each task.
 
     Call arguments:
         inputs: list of `(batch_i, length_i, hidden_dim)`.
@@ -90,7 +93,7 @@ class Stack(keras.layers.Layer):
 
     supports_masking = True
 
-    def call(self, inputs, masks):
+    def call(self, inputs: list[Tensor], masks: list[Tensor]):
         return join(inputs), join(masks)
 
     def compute_mask(self, *args, **kwargs):
@@ -105,12 +108,12 @@ class Stack(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class Unstack(keras.layers.Layer):
-    """Takes a stack apart again.
+class Ungroup(keras.layers.Layer):
+    """Splits a group into the sequences of its tasks.
 
     Call arguments:
         inputs: `(sum of batch_i, longest length, hidden_dim)`.
-        like: list of the `(batch_i, length_i, ...)` tensors that were stacked.
+        like: list of the `(batch_i, length_i, ...)` tensors that were grouped.
 
     Returns:
         list of `(batch_i, length_i, hidden_dim)`.
@@ -118,7 +121,7 @@ class Unstack(keras.layers.Layer):
 
     supports_masking = True
 
-    def call(self, inputs, like):
+    def call(self, inputs: Tensor, like: list[Tensor]):
         results, start = [], 0
         for x in like:
             size, length = ops.shape(x)[0], ops.shape(x)[1]
@@ -135,6 +138,6 @@ class Unstack(keras.layers.Layer):
         ]
 
 
-def _common(lengths):
+def _common(lengths: Iterable):
     lengths = list(lengths)
     return None if any(length is None for length in lengths) else max(lengths)

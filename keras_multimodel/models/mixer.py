@@ -1,4 +1,6 @@
-"""The mixer, where the input meets what has been written so far."""
+"""The mixer, where the outputs written so far attend to the input."""
+
+from collections.abc import Iterable, Sequence
 
 import keras
 from keras import ops
@@ -7,16 +9,16 @@ from keras_multimodel.generation.caches import BlockChain
 from keras_multimodel.layers.blocks import build_block, call_block, takes
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.models.encoder import deserialize_layers
-from keras_multimodel.typing import Nested, Tensor
+from keras_multimodel.typing import Nested, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class Mixer(keras.layers.Layer):
     """One attention block and causal convolution blocks.
 
-    Without a block that attends to a source, the encoded input is added position by position, cut
-    or padded to the targets' length, and its mean at every position, as convolutional sequence
-    models did: else the decoder would be a language model.
+    Without a block that attends to a source, the mixer adds the encoded input position by position,
+    cut or padded to the length of the targets, and its mean at every position, as convolutional
+    sequence models do. The decoder would be a language model otherwise.
 
     Args:
         attention: layer called with the targets and the source, or None.
@@ -35,7 +37,12 @@ class Mixer(keras.layers.Layer):
         Kaiser et al. 2017, arXiv 1706.05137, section 2.4.
     """
 
-    def __init__(self, attention=None, blocks=(), **kwargs):
+    def __init__(
+        self,
+        attention: keras.layers.Layer | None = None,
+        blocks: Iterable[keras.layers.Layer] = (),
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.attention = attention
         self.blocks = list(blocks)
@@ -44,14 +51,21 @@ class Mixer(keras.layers.Layer):
         if not self.reads_source:
             self.join_norm = LayerNorm(dtype=self.dtype_policy, name="join_norm")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]):
         hidden_dim = input_shape[0][-1]
         for block in (self.attention, *self.blocks):
             build_block(block, hidden_dim)
         if self.join_norm is not None:
             self.join_norm.build((None, None, hidden_dim))
 
-    def call(self, targets, sources, masks, source_masks, training=None):
+    def call(
+        self,
+        targets: list[Tensor],
+        sources: list[Tensor],
+        masks: list[Tensor],
+        source_masks: list[Tensor],
+        training: bool | None = None,
+    ):
         return [
             self._mix(*sequence, training)
             for sequence in zip(targets, sources, masks, source_masks)

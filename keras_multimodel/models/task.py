@@ -1,7 +1,8 @@
-"""One task of a model: what it reads, what it writes, what it minimises."""
+"""One task of a model: what it reads, what it writes, and what it minimizes."""
 
 import keras
 
+from keras_multimodel.argument_checks import not_negative, optional_positive_int, positive_int
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.losses import LabelSmoothedCrossentropy
 from keras_multimodel.metrics import LogPerplexity, TokenAccuracy, TopKAccuracy
@@ -11,16 +12,17 @@ class Task:
     """A named pair of modality nets.
 
     Args:
-        name: key of the task in inputs, outputs, losses and metrics.
-        inputs: modality net that reads. Given to several tasks, it shares its weights.
+        name: key of the task in inputs, outputs, losses and metrics. Not `val` or with `val_` as
+            its beginning, which Keras' logs use for validation data.
+        inputs: modality net that reads. Tasks with the same net share its weights.
         targets: modality net that writes; may be the same one.
         weight: factor of the task's loss in the joint loss.
-        max_input_length: longest input in positions that `generate` takes; None for no limit.
-        max_target_length: most ids that `generate` writes, the end included.
-        loss: loss of the task; the default is cross-entropy with label smoothing 0.1 per real
-            target.
-        metrics: metrics of the task; the default is accuracy and log-perplexity, and top-5 accuracy
-            for classes.
+        max_input_length: length in positions of the longest input that `generate` takes, or None.
+        max_target_length: maximum number of ids that `generate` writes, the end included.
+        loss: loss of the task. By default cross-entropy with label smoothing 0.1, averaged over
+            real targets.
+        metrics: metrics of the task. By default accuracy and log-perplexity, and for classes also
+            top-5 accuracy.
 
     Example:
 
@@ -30,8 +32,8 @@ class Task:
     ```
 
     Raises:
-        ValueError: `name` is not a usable key, `inputs` or `targets` is not a modality net, a
-            length or `weight` is not positive.
+        ValueError: `name` is not a usable key, `inputs` or `targets` is not a modality net, the
+            targets are neither ids nor classes, a length is not positive, or `weight` is negative.
     """
 
     def __init__(
@@ -47,28 +49,40 @@ class Task:
     ):
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(f"`name` must be a valid Python identifier. Received: name={name!r}")
+        if name == "val" or name.startswith("val_"):
+            raise ValueError(
+                "`name` must not be 'val' or start with 'val_': Keras logs the loss of validation "
+                f"data as 'val_loss'. Received: name={name!r}"
+            )
         for argument, net in (("inputs", inputs), ("targets", targets)):
             if not isinstance(net, ModalityNet):
                 raise ValueError(
                     f"`{argument}` of task {name!r} must be a ModalityNet. "
                     f"Received: {argument}={net!r}"
                 )
-        if not weight >= 0:
-            raise ValueError(f"`weight` must not be negative. Received: weight={weight}")
-        for argument, length in (
-            ("max_input_length", max_input_length),
-            ("max_target_length", max_target_length),
-        ):
-            if length is not None and length < 1:
-                raise ValueError(f"`{argument}` must be positive. Received: {argument}={length}")
+        self._check_targets(name, targets)
         self.name = name
         self.inputs = inputs
         self.targets = targets
-        self.weight = weight
-        self.max_input_length = max_input_length
-        self.max_target_length = max_target_length
+        self.weight = not_negative("weight", weight)
+        self.max_input_length = optional_positive_int("max_input_length", max_input_length)
+        self.max_target_length = positive_int("max_target_length", max_target_length)
         self._loss = loss
         self._metrics = metrics
+
+    @staticmethod
+    def _check_targets(name, net):
+        """Refuses what would be taken for a class: numbers, grids, several labels at once."""
+        expected = (None,) if net.autoregressive else ()
+        is_int = str(net.example_dtype).lstrip("u").startswith("int")
+        if not is_int or tuple(net.example_shape) != expected:
+            raise ValueError(
+                f"`targets` of task {name!r} must be a net of ids, autoregressive and of integers "
+                "of the shape (length,), or a net of classes, of integers of the shape (): other "
+                f"targets, such as numbers, are not supported. Received: {type(net).__name__} with "
+                f"autoregressive={net.autoregressive}, example_dtype={net.example_dtype!r}, "
+                f"example_shape={net.example_shape}"
+            )
 
     @property
     def autoregressive(self) -> bool:
@@ -87,7 +101,7 @@ class Task:
         return LabelSmoothedCrossentropy(mask_id=self._mask_id())
 
     def metrics(self) -> list:
-        """Returns the task's metrics, new ones at each call unless they were given."""
+        """Returns the task's metrics: new ones at each call, unless they were given."""
         if self._metrics is not None:
             return list(self._metrics)
         mask_id = self._mask_id()
@@ -98,7 +112,7 @@ class Task:
         return 0 if self.autoregressive else None
 
     def get_config(self, modalities: list[ModalityNet]) -> dict:
-        """Returns the config; modality nets become their places in `modalities`."""
+        """Returns the config, where a modality net is its index in `modalities`."""
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
@@ -113,7 +127,7 @@ class Task:
 
     @classmethod
     def from_config(cls, config: dict, modalities: list[ModalityNet]) -> "Task":
-        """Returns the task whose config names places in `modalities`."""
+        """Returns the task whose config has indices in `modalities`."""
         config = dict(config)
         for key in ("inputs", "targets"):
             config[key] = modalities[config[key]]

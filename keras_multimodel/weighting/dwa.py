@@ -15,8 +15,8 @@ class DWA(TaskWeighting):
     `r_k` is 1 until there are two (equation 7 of the paper, without its `lambda`). Steps in which
     the loss is 0 do not count in a mean.
 
-    An epoch ends where Keras resets the metrics: at the start of the next one in `fit`, or by
-    `model.reset_metrics()` in a loop of `train_on_batch`.
+    `fit` ends an epoch; `evaluate` does not, wherever it is called. A loop of `train_on_batch`
+    calls `model.task_weighting.end_epoch()` after each epoch.
 
     Args:
         temperature: T; the larger, the more even the factors.

@@ -67,7 +67,7 @@ class TaskWeighting(keras.layers.Layer):
         return ops.zeros(())
 
     def end_epoch(self) -> None:
-        """Is called where an epoch of training may have ended."""
+        """Ends an epoch of training. `fit` calls it, a loop of `train_on_batch` has to."""
 
     def train_step(self, model: keras.Model, step, *args):
         """Returns `step(*args)`, Keras' own step of training, or what stands in its place."""

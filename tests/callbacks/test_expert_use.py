@@ -19,7 +19,7 @@ LAYERS = {"encoder_experts", "decoder_experts"}
 
 @pytest.fixture(scope="module")
 def model():
-    return set_weights(build(make_tasks(*TASKS), encoder_stacks=[TASKS]))
+    return set_weights(build(make_tasks(*TASKS), encoder_groups=[TASKS]))
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from keras_multimodel import data
 from keras_multimodel.callbacks import Resume
 from keras_multimodel.data import schedules
 from keras_multimodel.layers import ConvBlock, MoELayer
-from keras_multimodel.models.training_variables import make_variables
 from tests.models.small_models import HIDDEN_DIM, build, ids, make_tasks
 
 EPOCHS = 2
@@ -77,7 +76,7 @@ def all_variables(model):
 
 def with_first_values(model):
     """Returns the model and the first values of its variables, to be used for many trainings."""
-    make_variables(model)
+    model.make_variables()
     return model, [keras.ops.convert_to_numpy(v) for v in all_variables(model)]
 
 

@@ -5,7 +5,7 @@ import re
 import keras
 import pytest
 
-from keras_multimodel import Task
+from keras_multimodel import MultiModel, Task
 from keras_multimodel.layers import (
     AttentionBlock,
     CategoryModality,
@@ -86,13 +86,11 @@ def test_tasks(tasks, expected, received):
 
 @pytest.mark.parametrize("hidden_dim", [0, 1.5])
 def test_hidden_dim(hidden_dim):
-    from keras_multimodel import MultiModel
-
     with refuses("`hidden_dim` must be a positive integer", f"hidden_dim={hidden_dim}"):
         MultiModel(make_tasks("copy"), hidden_dim)
 
 
-@pytest.mark.parametrize("name", ["encoder_stacks", "decoder_stacks"])
+@pytest.mark.parametrize("name", ["encoder_groups", "decoder_groups"])
 @pytest.mark.parametrize("stacks", [[["copy"]], [["copy", "copy"]], [["copy", "speech"], []]])
 def test_stacks(name, stacks):
     with refuses(f"`{name}` must hold each of ['copy', 'speech'] exactly once", str(stacks)):
@@ -153,3 +151,30 @@ def test_experts_and_heads():
         build(moe=MoELayer(16, num_experts=4, top_k=5))
     with refuses("`num_heads` must divide `hidden_dim`", "num_heads=3, hidden_dim=16"):
         build(attention_block=AttentionBlock(16, num_heads=3))
+
+
+def test_keys_of_the_logs():
+    t = text()
+    labels = CategoryModality(7, 16)
+    tasks = [Task("a", t, labels), Task("a_top_5", t, t)]
+    with refuses("`tasks` must have names that differ in the logs", "'a_top_5_accuracy'"):
+        build(tasks)
+    own = keras.metrics.SparseCategoricalAccuracy(name="b_accuracy")
+    with refuses("`tasks` must have names that differ in the logs", "'a_b_accuracy'"):
+        build([Task("a", t, t, metrics=[own]), Task("a_b", t, t)])
+    model = build([Task("a", t, t), Task("a_b", t, t)])
+    with refuses("`tasks` must have names that differ in the logs", "'a_b_accuracy'"):
+        model.compile("sgd", metrics={"a": [own], "a_b": ["accuracy"]})
+
+
+def test_integers_of_numpy_are_integers():
+    import numpy as np
+
+    model = build(
+        make_tasks("topic"), num_encoder_blocks=np.int64(1), num_decoder_blocks=np.int32(0)
+    )
+    assert len(model.body.encoder.blocks) == 1
+    assert (
+        MultiModel(make_tasks("topic"), np.int64(16), body=model.body).get_config()["hidden_dim"]
+        == 16
+    )

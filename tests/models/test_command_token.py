@@ -1,7 +1,7 @@
 import numpy as np
 from keras import ops
 
-from keras_multimodel.models.command_token import CommandToken
+from keras_multimodel.models.decoder import CommandToken
 from tests.layer_contract import run_layer_test
 
 

@@ -88,14 +88,14 @@ def test_default_blocks_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize(
-    "encoder_stacks, decoder_stacks",
+    "encoder_groups, decoder_groups",
     [(None, None), ([["copy", "topic", "shorten"]], [["shorten", "copy"]])],
 )
-def test_stacks_change_no_output(encoder_stacks, decoder_stacks):
+def test_stacks_change_no_output(encoder_groups, decoder_groups):
     tasks = make_tasks("copy", "shorten", "topic")
     singles = [["copy"], ["shorten"]]
-    apart = build(tasks, encoder_stacks=[["topic"], *singles], decoder_stacks=singles)
-    stacks = {"encoder_stacks": encoder_stacks, "decoder_stacks": decoder_stacks}
+    apart = build(tasks, encoder_groups=[["topic"], *singles], decoder_groups=singles)
+    stacks = {"encoder_groups": encoder_groups, "decoder_groups": decoder_groups}
     stacked = build(tasks, body=set_weights(apart).body, **stacks)
     x, _ = make_batch(tasks, (6, 2))
     x["copy"]["inputs"] = np.pad(x["copy"]["inputs"], [(0, 0), (0, 3)])
@@ -123,7 +123,7 @@ def test_a_variant_is_numbers_only():
     model = MultiModel.from_variant(
         "tiny", [Task("copy", inputs=(t := TextModality(5, 128)), targets=t)], moe=None
     )
-    assert model.body.config["hidden_dim"] == 128 == VARIANTS["tiny"].hidden_dim
+    assert model.body.hidden_dim == 128 == VARIANTS["tiny"].hidden_dim
     assert model.body.encoder.experts is None
     assert len(model.body.encoder.blocks) == VARIANTS["tiny"].num_encoder_blocks
 

@@ -1,9 +1,10 @@
 import re
 
+import numpy as np
 import pytest
 
 from keras_multimodel import Task
-from keras_multimodel.layers import CategoryModality, TextModality
+from keras_multimodel.layers import CategoryModality, ModalityNet, TextModality
 from keras_multimodel.losses import LabelSmoothedCrossentropy
 from keras_multimodel.metrics import LogPerplexity, TokenAccuracy, TopKAccuracy
 from keras_multimodel.models.task import unique_modalities
@@ -58,10 +59,50 @@ def test_unique_modalities_compares_by_identity():
         ({"inputs": "text"}, "`inputs` of task 'copy' must be a ModalityNet", "inputs='text'"),
         ({"targets": None}, "`targets` of task 'copy' must be a ModalityNet", "targets=None"),
         ({"weight": -1.0}, "`weight` must not be negative", "weight=-1.0"),
-        ({"max_input_length": 0}, "`max_input_length` must be positive", "max_input_length=0"),
+        (
+            {"max_input_length": 0},
+            "`max_input_length` must be a positive integer",
+            "max_input_length=0",
+        ),
         ({"max_target_length": -3}, "`max_target_length` must be", "max_target_length=-3"),
     ],
 )
 def test_refuses(arguments, expected, received):
     with pytest.raises(ValueError, match=f"{re.escape(expected)}.*{re.escape(received)}"):
         Task(**{"name": "copy", "inputs": TEXT, "targets": TEXT, **arguments})
+
+
+@pytest.mark.parametrize("name", ["val", "val_a", "val_"])
+def test_refuses_the_prefix_of_validation_data(name):
+    message = f"`name` must not be 'val' or start with 'val_'.*Received: name='{name}'"
+    with pytest.raises(ValueError, match=message):
+        Task(name, TEXT, TEXT)
+
+
+def test_names_that_only_look_alike_are_taken():
+    for name in ("valid", "value_a", "loss", "lr"):
+        assert Task(name, TEXT, TEXT).name == name
+
+
+class Measures(ModalityNet):
+    """A target net of a user's own, whose targets are no classes."""
+
+    def decode(self, inputs, mask=None, like=None):
+        return inputs[:, 0, :1]
+
+
+@pytest.mark.parametrize(
+    "shape, dtype, autoregressive",
+    [((), "float32", False), ((3,), "int32", False), ((None,), "int32", False)]
+    + [((None,), "float32", True), ((None, 2), "int32", True)],
+)
+def test_refuses_targets_that_are_neither_ids_nor_classes(shape, dtype, autoregressive):
+    net = Measures(16)
+    net.example_shape, net.example_dtype, net.autoregressive = shape, dtype, autoregressive
+    with pytest.raises(ValueError, match="`targets` of task 'a' must be a net of ids.*Measures"):
+        Task("a", TEXT, net)
+
+
+def test_integers_of_numpy_are_integers():
+    task = Task("a", TEXT, TEXT, max_input_length=np.int64(3), max_target_length=np.int32(4))
+    assert type(task.max_input_length) is type(task.max_target_length) is int

@@ -79,6 +79,57 @@ def test_fit_follows_the_losses_that_it_logs():
     assert np.abs(factors[-1] - [1.0, 0.5]).max() > 1e-3
 
 
+def state(model):
+    names = ("loss_sums", "loss_counts", "last_means", "means_before")
+    return {name: numpy(getattr(model.task_weighting, name)).tolist() for name in names}
+
+
+class Evaluates(keras.callbacks.Callback):
+    """Evaluates and resets metrics in the middle of every epoch, and keeps what DWA then has."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 0:
+            before = state(self.model)
+            self.model.evaluate(*self.batch, verbose=0)
+            self.model.reset_metrics()
+            self.seen.append((before, state(self.model)))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has the state in its step")
+def test_an_evaluation_in_the_middle_of_an_epoch_does_not_end_it():
+    x, y = make_batch(8)
+    models = [make_model(), make_model()]
+    models[1].set_weights(models[0].get_weights())
+    evaluates = Evaluates((x, y))
+    for model, callbacks in zip(models, ([], [evaluates])):
+        model.compile(keras.optimizers.SGD(0.1), task_weighting=DWA(), run_eagerly=True)
+        model.fit(x, y, batch_size=4, epochs=3, shuffle=False, callbacks=callbacks, verbose=0)
+    for before, after in evaluates.seen:
+        assert before["loss_counts"] == [1.0, 1.0] and before == after
+    plain, evaluated = map(state, models)
+    for name, value in plain.items():
+        np.testing.assert_allclose(evaluated[name], value, rtol=1e-5, err_msg=name)
+    assert plain["loss_counts"] == [0.0, 0.0]
+
+
+def test_make_variables_and_validation_end_no_epoch():
+    x, y = make_batch(8)
+    model = make_model()
+    model.compile("sgd", task_weighting=DWA(), run_eagerly=True)
+    model.train_on_batch(x, y)
+    before = state(model)
+    model.make_variables()
+    model.evaluate(x, y, verbose=0)
+    assert state(model) == before and before["loss_counts"] == [1.0, 1.0]
+    model.task_weighting.end_epoch()  # as a loop of `train_on_batch` does
+    assert state(model)["last_means"] == before["loss_sums"]
+
+
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])
 def test_refuses_a_temperature(temperature):
     message = f"`temperature` must be positive and finite. Received: temperature={temperature}"

@@ -11,7 +11,6 @@ import tensorflow as tf
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.data.mixing.schedules.schedule import Schedule, TaskDraws
 from keras_multimodel.data.mixing.task_batches import TaskReader
-from keras_multimodel.ops.first_look import is_first_look
 
 
 class Position:
@@ -62,8 +61,6 @@ class Position:
 
     def begin(self) -> tuple[int, int]:
         """Returns epoch and step of an iteration that begins, and moves to the next epoch."""
-        if is_first_look():
-            return 0, 0
         begun = self.epoch, self.step
         self.epoch, self.step = self.epoch + 1, 0
         return begun

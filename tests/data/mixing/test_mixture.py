@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from keras_multimodel import data
 from keras_multimodel.data import schedules
 from keras_multimodel.data.mixing.task_batches import TaskReader
-from keras_multimodel.ops.first_look import first_look
 from tests.data.mixing.test_mix import classes, sequences
 from tests.data.mixing.test_task_batches import counted
 
@@ -120,8 +119,6 @@ def test_the_next_epoch_goes_on_without_reading_again():
     mixed = data.mix({"a": dataset}, batch_size=2, steps=5, buffer_size=10)
     seen = []
     for epoch in range(12):
-        with first_look():  # as at the begin of `fit`
-            next(iter(mixed.take(1)))
         read.clear()
         seen += [number for step in contents(mixed) for number in step["a"]]
         assert len(read) <= 10 + 10 * (epoch == 0) + 6  # the buffer at first, and what is ahead
@@ -138,18 +135,6 @@ def test_iterations_side_by_side_do_not_disturb_each_other(case):
     assert sum(side_by_side[::2], []) == epochs[1]
     assert sum(side_by_side[1::2], []) == epochs[2]
     assert contents(mixed) == epochs[3]
-
-
-@pytest.mark.parametrize("after", [lambda mixed: mixed, lambda mixed: mixed.prefetch(4)])
-@pytest.mark.parametrize("case", ARGUMENTS)
-def test_a_first_look_does_not_count(case, after):
-    expected = contents(data.mix(SETS, **ARGUMENTS[case]))
-    position = data.Position(0, 1)
-    mixed = data.mix(SETS, **ARGUMENTS[case], position=position)
-    with first_look():
-        assert contents(after(mixed).take(1)) == expected[:1]
-    assert (position.epoch, position.step) == (0, 1)
-    assert contents(mixed) == expected[1:]
 
 
 def test_readers_are_kept_by_whoever_takes_the_last_step(monkeypatch):

@@ -1,0 +1,106 @@
+"""What a user sets on the layers of a model after its construction.
+
+The config of a model has templates of blocks, and layers make sublayers when they are built. So
+neither tells that a layer was frozen, quantized, or got LoRA weights afterwards: its state does.
+"""
+
+from typing import Any
+
+import keras
+
+from keras_multimodel import _keras_compat, user_warnings
+from keras_multimodel.models.body import Body
+from keras_multimodel.models.task import Task, unique_modalities
+
+
+def layer_states(tasks: list[Task], body: Body) -> dict[str, Any]:
+    """Returns the state of all layers that is not as it was at construction; empty for none.
+
+    Args:
+        tasks: the tasks of the model.
+        body: its body.
+
+    Returns:
+        Part of the model -> number of its layers, and the states of those that differ by number.
+    """
+    found = {}
+    for part, root in _parts(tasks, body).items():
+        layers = _keras_compat.all_layers(root)
+        states = {str(i): state for i, layer in enumerate(layers) if (state := _state(layer, root))}
+        if states:
+            found[part] = {"num_layers": len(layers), "layers": states}
+    return found
+
+
+def set_layer_states(tasks: list[Task], body: Body, states: dict[str, Any]) -> None:
+    """Sets what `layer_states` returned on the layers of a new model, all of which are built.
+
+    Args:
+        tasks: the tasks of the model.
+        body: its body.
+        states: the states.
+    """
+    roots = _parts(tasks, body)
+    trainable = {}
+    for part, root in roots.items():
+        layers = _keras_compat.all_layers(root)
+        found = states.get(part, {"num_layers": len(layers), "layers": {}})
+        if found["num_layers"] != len(layers):
+            # An edited config: the numbers of the layers mean others, if any.
+            user_warnings.warn(
+                f"`config` has states of {found['num_layers']} layers for {part!r}, which has "
+                f"{len(layers)} layers: which of them are frozen or quantized is not restored."
+            )
+            continue
+        for i, layer in enumerate(layers):
+            state = found["layers"].get(str(i), {})
+            _set_numerics(layer, state)
+            trainable[id(layer)] = layer, state.get("trainable", True)
+    # Twice: a flag that is set also reaches the layers within, some of which come earlier.
+    for layer, flag in [*trainable.values()] * 2:
+        if layer.trainable != flag:
+            layer.trainable = flag
+
+
+def _parts(tasks, body):
+    """Returns by name all layers with weights, each part in an order that a copy has too."""
+    nets = {f"modalities/{i}": net for i, net in enumerate(unique_modalities(tasks))}
+    names = [task.name for task in tasks if task.autoregressive]
+    commands = {f"commands/{name}": body.commands[name] for name in names}
+    blocks = {"encoder": body.encoder}
+    if names:
+        blocks.update(mixer=body.mixer, decoder=body.decoder)
+    return {**nets, **blocks, **commands}
+
+
+def _state(layer, root):
+    state: dict[str, Any] = {}
+    if not layer.trainable:
+        state["trainable"] = False
+    if getattr(layer, "lora_enabled", False):
+        state["lora"] = {"rank": layer.lora_rank, "lora_alpha": layer.lora_alpha}
+    mode = getattr(layer, "quantization_mode", None)
+    if mode is not None:
+        config = getattr(layer, "quantization_config", None)
+        state["quantization"] = {
+            "mode": mode,
+            "config": keras.saving.serialize_keras_object(config),
+        }
+    elif layer.dtype_policy != root.dtype_policy:
+        state["dtype"] = keras.saving.serialize_keras_object(layer.dtype_policy)
+    return state
+
+
+def _set_numerics(layer, state):
+    quantization, lora = state.get("quantization"), state.get("lora")
+    if quantization and layer.quantization_mode is None:
+        config = keras.saving.deserialize_keras_object(quantization["config"])
+        layer.quantize(quantization["mode"], config=config)
+    if lora and not layer.lora_enabled:
+        layer.enable_lora(**lora)
+    if lora:
+        layer.lora_alpha = lora["lora_alpha"]  # which Keras' own configs forget
+    if "dtype" in state:
+        policy = keras.saving.deserialize_keras_object(state["dtype"])
+        if layer.dtype_policy != policy:
+            layer.dtype_policy = policy

@@ -1,0 +1,247 @@
+"""How a model of several tasks trains: the methods of `keras.Model` that need more, and why."""
+
+import contextlib
+import functools
+import inspect
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_multimodel import _keras_compat
+from keras_multimodel.metrics import StepMean
+from keras_multimodel.models import validation as checks
+from keras_multimodel.models.task import Task
+from keras_multimodel.weighting import joint_loss
+from keras_multimodel.weighting.gradient_step import clipped_step, clips_on_replicas
+from keras_multimodel.weighting.task_weighting import TaskWeighting
+
+
+class MultiTaskTraining(_keras_compat.BuiltBeforeData):
+    """The part of a `MultiModel` that trains and evaluates."""
+
+    _tasks: dict[str, Task]
+    task_weighting: TaskWeighting | None
+
+    # Fills in a loss, a weight and metrics for every task, and clones the method that weighs them.
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adam",
+        loss: dict | None = None,
+        loss_weights: dict[str, float] | None = None,
+        metrics: dict | None = None,
+        weighted_metrics: dict | None = None,
+        task_weighting: TaskWeighting | None = None,
+        **kwargs,
+    ):
+        """Configures training as `keras.Model.compile` does, with defaults for every task.
+
+        Args:
+            optimizer: the optimizer.
+            loss: dict from task names to losses. By default `Task.loss`.
+            loss_weights: dict from task names to factors. By default `Task.weight`.
+            metrics: dict from task names to metrics. With these or `weighted_metrics` given, tasks
+                have no default metrics.
+            weighted_metrics: dict from task names to metrics that respect sample weights.
+            task_weighting: template of a method of `keras_multimodel.weighting` that chooses
+                further factors during training; None for none. `evaluate` reports losses without
+                these factors.
+            **kwargs: as in `keras.Model.compile`.
+
+        Raises:
+            ValueError: a dict has a key that is no task, two numbers would have one key in the
+                logs, or `task_weighting` does not fit.
+        """
+        loss = joint_loss.per_task(self._tasks, "loss", loss, Task.loss)
+        loss_weights = joint_loss.per_task(
+            self._tasks, "loss_weights", loss_weights, lambda task: task.weight
+        )
+        if metrics is None and weighted_metrics is None:
+            weighted_metrics = {name: task.metrics() for name, task in self._tasks.items()}
+        for given in (metrics, weighted_metrics):
+            if isinstance(given, dict):
+                checks.check_log_keys(given)
+        weighting = joint_loss.make_weighting(self, task_weighting, loss, loss_weights)
+        _keras_compat.untrack(self, self.task_weighting)
+        self.task_weighting = weighting
+        super().compile(
+            optimizer=optimizer,
+            loss=loss,
+            loss_weights=loss_weights,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            **kwargs,
+        )
+        # The config, for Keras would track and save the template as a layer of the model.
+        self._task_weighting_config = keras.saving.serialize_keras_object(task_weighting)
+        _keras_compat.set_loss_tracker(self, StepMean(name="loss"))
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return {**config, "task_weighting": self._task_weighting_config} if config else config
+
+    # Keras calls `compile` only where it is not overridden.
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    # Keras clips the gradients of each replica, and knows nothing of gradients of single tasks.
+    def train_step(self, *args):
+        step = super().train_step
+        if self.trainable_weights and clips_on_replicas(self.optimizer):
+            step = functools.partial(clipped_step, self)
+        weighting = self.task_weighting
+        return step(*args) if weighting is None else weighting.train_step(self, step, *args)
+
+    # Lets `task_weighting` choose the factors, and names a task whose targets do not fit.
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        checks.check_targets(self._tasks, y)
+        if self.task_weighting is not None and training:
+            losses = joint_loss.task_losses(self, y, y_pred, sample_weight)
+            return self.task_weighting.joint_loss(losses) + joint_loss.additional_loss(self)
+        if self.task_weighting is not None:
+            self.task_weighting.show()
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    # Names the task and key that do not fit, where Keras would name a layer of the graph.
+    def __call__(self, inputs, *args, **kwargs):
+        checks.check_inputs(self._tasks, inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
+    # Checks the data, makes variables before the first step, and tells when an epoch ends.
+    def fit(self, x: Any = None, y: dict | None = None, *args, **kwargs):
+        """Trains as `keras.Model.fit` does, on data that is checked first.
+
+        The structure of a `tf.data.Dataset` is checked before training, its values as each batch is
+        read; arrays are checked as a whole, of a generator or `PyDataset` the first batch.
+
+        Args:
+            x: data set of `(x, y)` batches, or a dict of arrays.
+            y: dict of arrays, if `x` is one.
+            *args: as in `keras.Model.fit`.
+            **kwargs: as in `keras.Model.fit`.
+
+        Returns:
+            The history.
+
+        Raises:
+            ValueError: the data has no batch; a batch lacks a task or has an unknown key; an array
+                has the wrong rank or dtype, or holds ids outside the vocabulary.
+        """
+        arguments = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        arguments["x"] = checks.check_data(self._tasks, x, y)
+        if arguments.get("validation_data") is not None:
+            arguments["validation_data"] = checks.check_validation_data(
+                self._tasks, arguments["validation_data"]
+            )
+        if self.compiled:
+            self.make_variables()
+        if hasattr(x, "element_spec"):
+            arguments.setdefault("shuffle", False)  # it has its own order, and Keras would warn
+        watch = _Watch(self.task_weighting)
+        with checks.value_errors(), _watched_by(watch, arguments):
+            return super().fit(**arguments)
+
+    def evaluate(self, x: Any = None, y: dict | None = None, *args, **kwargs):
+        """Evaluates as `keras.Model.evaluate` does, on data that is checked first.
+
+        Args:
+            x: data set of `(x, y)` batches, or a dict of arrays.
+            y: dict of arrays, if `x` is one.
+            *args: as in `keras.Model.evaluate`.
+            **kwargs: as in `keras.Model.evaluate`.
+
+        Returns:
+            The loss and metrics.
+
+        Raises:
+            ValueError: as for `fit`.
+        """
+        if _keras_compat.is_validation_of_fit(kwargs):  # `fit` has checked and watches the data
+            return super().evaluate(x, y, *args, **kwargs)
+        arguments = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs).arguments
+        arguments.update(arguments.pop("kwargs", {}))
+        arguments["x"] = checks.check_data(self._tasks, x, y)
+        with checks.value_errors(), _watched_by(_Watch(), arguments):
+            return super().evaluate(**arguments)
+
+    def predict(self, x: Any, *args, **kwargs):
+        """Returns the logits by task, as `keras.Model.predict` does, of data that is checked first.
+
+        Args:
+            x: data set of batches, or a dict of arrays.
+            *args: as in `keras.Model.predict`.
+            **kwargs: as in `keras.Model.predict`.
+
+        Returns:
+            Dict from task names to arrays.
+
+        Raises:
+            ValueError: the inputs do not fit, as for `fit`.
+        """
+        with checks.value_errors():
+            return super().predict(checks.check_predict_data(self._tasks, x), *args, **kwargs)
+
+    def make_variables(self) -> None:
+        """Makes the variables of a compiled model's optimizer, losses and metrics.
+
+        Left to the first step, they would have TensorFlow trace that step twice.
+        """
+        shapes = {name: [size or 1 for size in x.shape] for name, x in self.output.items()}
+        y = {name: ops.zeros(shape[:-1], "int32") for name, shape in shapes.items()}
+        y_pred = {name: ops.zeros(shape) for name, shape in shapes.items()}
+        regularized = [w for w in self.trainable_weights if w.regularizer]
+        with joint_loss.strategy_scope(self):
+            if not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
+            values = [(w, ops.convert_to_tensor(w)) for w in regularized]
+            # Variables made in this scope stay; updates of metrics, and losses, are dropped.
+            with keras.StatelessScope(state_mapping=values):
+                self.compute_loss(x=None, y=y, y_pred=y_pred, training=False)
+                self.compute_metrics(x=None, y=y, y_pred=y_pred)
+
+
+class _Watch(keras.callbacks.Callback):
+    """Ends the epochs of the task weighting, and refuses data without a batch.
+
+    `reset_metrics` does not tell that an epoch ended: an `evaluate` in the middle of one, such as
+    in a callback, calls it too. Keras trains on data without a batch and gives a warning only; the
+    logs are then empty.
+    """
+
+    def __init__(self, weighting: TaskWeighting | None = None):
+        super().__init__()
+        self._weighting = weighting
+        self._argument = "x"
+
+    def on_train_begin(self, logs=None):
+        self._argument = "validation_data"  # what is evaluated from here on
+
+    def on_epoch_end(self, epoch, logs=None):
+        if "loss" not in (logs or {}):
+            raise ValueError(checks.EMPTY.format("x"))
+        if self._weighting is not None:
+            self._weighting.end_epoch()
+
+    def on_test_end(self, logs=None):
+        if not logs:
+            raise ValueError(checks.EMPTY.format(self._argument))
+
+
+@contextlib.contextmanager
+def _watched_by(watch, arguments):
+    """Adds a callback to the arguments of `fit` or `evaluate`.
+
+    It comes first, so that a callback that saves the state of training saves an epoch that ended.
+    """
+    callbacks = arguments.get("callbacks")
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.callbacks.insert(0, watch)
+        try:
+            yield
+        finally:
+            callbacks.callbacks.remove(watch)
+    else:
+        given = [] if callbacks is None else keras.tree.flatten(callbacks)
+        arguments["callbacks"] = [watch, *given]
+        yield
