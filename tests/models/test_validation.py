@@ -430,7 +430,7 @@ def test_a_torch_loader_is_taken(model):
     "arguments, expected, received",
     [
         (("other", [np.array([1])]), "`task` must be one of ['copy', 'digits']", "task='other'"),
-        (("copy", "a text"), "`inputs` must be a list", "str"),
+        (("copy", "a text"), "`inputs[0]` must become numbers of shape (None,)", "shape=()"),
         (("copy", []), "`inputs` must hold at least one", "[]"),
         (("copy", [np.zeros(0, "int32")]), "`inputs", "Received: "),
         (("digits", [np.zeros((5, 8, 1))]), "`inputs", "5, 8, 1"),
