@@ -12,7 +12,7 @@ from keras_multimodel.datasets.corpora.tfds import imagenet2012 as imagenet2012
 from keras_multimodel.datasets.corpora.tfds import librispeech as librispeech
 from keras_multimodel.datasets.corpora.tfds import wmt14_translate as wmt14_translate
 from keras_multimodel.datasets.corpora.tsv_pairs import tsv_pairs as tsv_pairs
-from keras_multimodel.datasets.info import DatasetInfo as DatasetInfo
-from keras_multimodel.datasets.info import info as info
-from keras_multimodel.datasets.info import names as names
+from keras_multimodel.datasets.load import DatasetInfo as DatasetInfo
+from keras_multimodel.datasets.load import info as info
 from keras_multimodel.datasets.load import load as load
+from keras_multimodel.datasets.load import names as names

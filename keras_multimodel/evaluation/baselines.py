@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -53,8 +54,8 @@ def _flat(argument, targets, size) -> np.ndarray:
     return flat
 
 
-def mismatched(dataset):
-    """Gives every target the input of another example: the one half the data set further on.
+def mismatched(dataset: Any) -> Any:
+    """Pairs every target with the input of another example, half the data set away.
 
     A model that uses its input must score such targets worse.
 
@@ -62,7 +63,7 @@ def mismatched(dataset):
         dataset: finite `tf.data.Dataset` of `{"inputs", "targets"}` with at least two examples.
 
     Returns:
-        a data set of the same size and form.
+        A data set of the same size and form.
 
     Raises:
         ValueError: there are fewer than two examples.

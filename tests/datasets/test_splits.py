@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_multimodel import datasets
-from keras_multimodel.datasets import sources, splits
+from keras_multimodel.datasets import sources
 
 TEXT_SETS = ("speech", "en_de", "en_fr", "parse", "emoji")
 
@@ -26,7 +26,7 @@ def sentences(name, split):
 def test_no_sentence_is_in_two_splits_of_any_data_sets_in_any_language():
     held = {
         split: set().union(*(sentences(name, split) for name in TEXT_SETS))
-        for split in splits.SPLITS
+        for split in sources.SPLITS
     }
     assert all(len(texts) > 100 for texts in held.values())
     assert not held["train"] & held["test"]
@@ -61,10 +61,10 @@ def test_few_examples_leave_to_keep_the_splits_apart():
 
 
 def test_assign_prefers_test_then_validation():
-    keys = {splits.split_of(str(number)): str(number) for number in range(100)}
+    keys = {sources.split_of(str(number)): str(number) for number in range(100)}
     train, validation, test = keys["train"], keys["validation"], keys["test"]
     assert [zlib.crc32(key.encode()) % 20 for key in (test, validation)] == [0, 1]
-    assigned = splits.assign(
+    assigned = sources.assign(
         {"x": [test, validation, train, train], "y": [train, validation]},
         {
             "x": [("One.", "Un"), ("Two!", "Deux"), ("three", "TROIS"), ("four", "deux")],
@@ -76,6 +76,6 @@ def test_assign_prefers_test_then_validation():
 
 @given(st.text())
 def test_letters_ignores_case_space_and_punctuation(text):
-    letters = splits.letters(text)
-    assert letters == splits.letters(f" {text}. 12\n")
+    letters = sources.letters(text)
+    assert letters == sources.letters(f" {text}. 12\n")
     assert all(char.isalpha() for char in letters)

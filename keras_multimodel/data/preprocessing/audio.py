@@ -11,22 +11,22 @@ from keras_multimodel.data.preprocessing.audio_files import check_sound, native_
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
 
 _SILENCE = 1e-10  # the least power: -100 dB
-_TOP_DECIBELS = 80.0  # what is this much below the loudest value of an utterance is raised to it
+_TOP_DECIBELS = 80.0  # range of an utterance: quieter values are raised to its lower end
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class AudioPreprocessor(Preprocessor):
     """Turns audio into float32 log-mel frames `(frames, num_mel_bins)`.
 
-    The power of each mel band in decibel, `mean` subtracted, divided by `std`: about from -3 to 3
-    for speech. The numbers are fixed, so that digital silence is -100 dB and no real frame is all
-    zeros: a frame of zeros is padding.
+    A value is the power of a mel band in decibels, less `mean`, divided by `std`: about -3 to 3 for
+    speech. `mean` and `std` are fixed, not taken from the example: digital silence, -100 dB, then
+    never becomes a frame of zeros, which means padding.
 
     Args:
         sampling_rate: samples in a second; files of another rate are resampled.
         num_mel_bins: number of mel bands.
         frame_length: length of a frame in milliseconds.
-        frame_step: distance of two frames in milliseconds.
+        frame_step: distance between frames in milliseconds.
         min_frequency: lower edge of the first band, in Hz.
         max_frequency: upper edge of the last band, in Hz. None is half the sampling rate.
         mean: decibels that become 0.
@@ -36,11 +36,11 @@ class AudioPreprocessor(Preprocessor):
         raw: the bytes of a FLAC or WAV file, or samples `(samples,)` at `sampling_rate`.
 
     Returns:
-        float32 `(frames, num_mel_bins)`, a frame for each `frame_step` begun.
+        float32 `(frames, num_mel_bins)`, one frame per `frame_step`, the last one padded.
 
     Raises:
         ValueError: an argument is out of range, a band is narrower than the frequencies of a
-            frame lie apart, or `raw` is no audio. Inside `tf.data` a broken file raises a
+            frame lie apart, or `raw` is not audio. Inside `tf.data` a broken file raises a
             `tf.errors.OpError`.
     """
 
@@ -86,6 +86,7 @@ class AudioPreprocessor(Preprocessor):
                 "`min_frequency` and `max_frequency` must ascend, up to half the sampling rate. "
                 f"Received: min_frequency={self.min_frequency}, max_frequency={self.max_frequency}"
             )
+        # Eagerly and on the CPU, even if a graph or a strategy's scope is open around the caller.
         with tf.init_scope(), tf.device("CPU:0"):
             weights = tf.signal.linear_to_mel_weight_matrix(
                 num_mel_bins=self.num_mel_bins,

@@ -52,7 +52,7 @@ class ImagePreprocessor(Preprocessor):
 
     >>> images = kmm.data.ImagePreprocessor((32, 32), background=0.0)
     >>> images(np.full((28, 28), 255, "uint8")).shape
-    TensorShape([32, 32, 3])
+    (32, 32, 3)
     """
 
     def __init__(

@@ -34,17 +34,17 @@ _CJK = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]")
 class WordPiecePreprocessor(Preprocessor):
     """Turns a string into int32 ids of its WordPiece pieces, with 1 at the end, and back.
 
-    Text is normalised (NFKC) and split at spaces and around each punctuation mark. Each word is cut
+    Text is normalized (NFKC) and split at spaces and around each punctuation mark. Each word is cut
     into the longest pieces of the vocabulary from its start; a word that cannot be cut, or is
     longer than 100 bytes, becomes id 2. `train_word_piece_preprocessor` makes one from sentences.
 
-    WordPiece forgets where spaces were. `decode` sets them as most text does: none before a full
-    stop or after an opening bracket, quotes by turns. Where every space matters, use
+    WordPiece does not keep spaces. `decode` puts them where most text has them: none before a full
+    stop or after an opening bracket; quotes open and close in turn. Where every space matters, use
     `TextPreprocessor`.
 
     Args:
         vocabulary: the pieces in the order of their ids: `"[PAD]"`, `"[END]"`, `"[UNK]"`, then all
-            others. One that goes on within a word starts with `"##"`.
+            others. A piece that continues a word starts with `"##"`.
         max_length: the most ids of an example, the end included. Of a longer text the first
             `max_length - 1` ids and the end are kept. None keeps all.
         lowercase: whether upper case is read as lower case.

@@ -44,7 +44,9 @@ def audio_folder(folder: str | Path) -> tf.data.Dataset:
     Example:
 
     ```python
-    speech = kmm.datasets.audio_folder("LibriSpeech/train-clean-100")
+    with open("transcripts.tsv", "w") as file:
+        file.write("file\\ttext\\none.flac\\tOne.\\n")
+    speech = kmm.datasets.audio_folder(".")  # or "LibriSpeech/train-clean-100"
     ```
     """
     folder = existing_folder("folder", folder)

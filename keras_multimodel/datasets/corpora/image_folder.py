@@ -41,6 +41,10 @@ def image_folder(folder: str | Path, seed: int | None = None) -> tf.data.Dataset
     Example:
 
     ```python
+    import pathlib
+
+    pathlib.Path("flowers", "rose").mkdir(parents=True)
+    keras.utils.save_img("flowers/rose/1.png", np.zeros((8, 8, 3)))
     images = kmm.datasets.image_folder("flowers")
     classes = kmm.data.CategoryPreprocessor(kmm.datasets.image_classes("flowers"))
     ```

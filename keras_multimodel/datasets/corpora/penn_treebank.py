@@ -130,7 +130,9 @@ def penn_treebank(
     Example:
 
     ```python
-    trees = kmm.datasets.penn_treebank("treebank/combined")
+    with open("wsj_0001.mrg", "w") as file:
+        file.write("( (S (NP-SBJ (DT The) (NN file)) (VP (VBZ opens))))")
+    trees = kmm.datasets.penn_treebank(".")  # or "treebank/combined"
     ```
     """
     folder = existing_folder("folder", folder)

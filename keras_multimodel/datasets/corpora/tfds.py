@@ -1,12 +1,4 @@
-"""What the loaders that read through tensorflow-datasets share.
-
-COCO, images with captions.
-
-ImageNet, the images of the challenge of 2012.
-
-LibriSpeech, English audio books.
-
-WMT 2014, translation."""
+"""Corpora that tensorflow-datasets prepares: COCO, ImageNet, LibriSpeech, WMT 2014."""
 
 from pathlib import Path
 
