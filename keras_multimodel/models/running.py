@@ -22,7 +22,7 @@ class GeneratingModel(keras.Model):
     def generate(
         self,
         task: str,
-        inputs: list,
+        inputs: Any,
         sampler: Any = "greedy",
         max_length: int | None = None,
         seed: int | list[int] | None = None,
@@ -34,8 +34,10 @@ class GeneratingModel(keras.Model):
 
         Args:
             task: name of the task.
-            inputs: raw inputs in the form that the preprocessor of the task's input net takes:
-                texts, images, or encoded audio. Without a preprocessor, arrays.
+            inputs: list of raw inputs in the form that the preprocessor of the task's input net
+                takes: texts, images, or encoded audio. Without a preprocessor, arrays. An array, a
+                tensor or a pandas Series may hold them, its first axis counts the inputs. One
+                string, or the bytes of one file, is a list of one.
             sampler: `"greedy"`, `"beam"`, `"random"`, `"top_k"`, `"top_p"`, a sampler of keras-nlp,
                 or a `keras_multimodel.generation.BeamSearch`. Of classes, the most probable one is
                 always returned.
@@ -59,20 +61,21 @@ class GeneratingModel(keras.Model):
             best outputs.
 
         Raises:
-            ValueError: `task` or `sampler` is unknown, `inputs` is not a list or is empty, an input
-                is empty, too long, or of the wrong kind, or another argument does not fit.
+            ValueError: `task` or `sampler` is unknown; `inputs` is none of the above or is empty;
+                an input is empty, silent, too long, of the wrong kind, or has values that are not
+                finite or not in the vocabulary; or another argument does not fit.
         """
         generator = self._generator(task)
         request = Request(sampler, max_length, seed, use_cache, constraint)
         return generator.stream(inputs, request) if stream else generator(inputs, request)
 
-    def score(self, task: str, inputs: list, targets: list) -> np.ndarray:
+    def score(self, task: str, inputs: Any, targets: Any) -> np.ndarray:
         """Returns the log-probabilities of given targets.
 
         Args:
             task: name of the task.
-            inputs: raw inputs.
-            targets: one raw target for each input.
+            inputs: raw inputs, as for `generate`.
+            targets: one raw target for each input, in the same forms.
 
         Returns:
             float32 `(n,)`, the log-probability of each whole target, its end included.
