@@ -5,8 +5,9 @@ fails with a sentence that says so if a release of Keras changes it; `pyproject.
 at the releases that passed.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -177,3 +178,23 @@ def has_value(variable: keras.Variable) -> bool:
     The trainer of JAX takes the values of a model's variables away while it compiles a step.
     """
     return getattr(variable, "_value", None) is not None
+
+
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns the layers that a layer holds itself, without those within them."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+@contextlib.contextmanager
+def open_to_sublayers(layer: keras.layers.Layer) -> Iterator[None]:
+    """Lets a layer that is built get further sublayers, as `enable_lora` of Keras' layers does.
+
+    Keras locks a layer once it is built.
+    """
+    was_locked = layer._tracker.locked
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        if was_locked:
+            layer._tracker.lock()

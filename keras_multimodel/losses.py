@@ -1,14 +1,17 @@
-"""What a task minimises by default."""
+"""What a task minimizes by default."""
 
 import keras
 from keras import ops
 
+from keras_multimodel.argument_checks import fraction
 from keras_multimodel.ops.replicas import replica_sum
+from keras_multimodel.typing import Tensor
 
 
-def position_weights(y_true, mask_id, sample_weight=None):
-    """Returns float32 weights of the shape of `y_true`: 0 at `mask_id`, else 1 or the sample
-    weight.
+def position_weights(
+    y_true: Tensor, mask_id: int | None, sample_weight: Tensor | None = None
+) -> Tensor:
+    """Weighs targets: 0 at `mask_id`, else 1 or the sample weight.
 
     Args:
         y_true: integer ids `(batch, ...)`.
@@ -16,7 +19,7 @@ def position_weights(y_true, mask_id, sample_weight=None):
         sample_weight: `(batch,)` or of the shape of `y_true`, or None.
 
     Returns:
-        float32 weights of the shape of `y_true`: 0 at `mask_id`, else 1 or the sample weight.
+        float32 weights of the shape of `y_true`.
     """
     weights = ops.ones_like(y_true, dtype="float32")
     if mask_id is not None:
@@ -31,13 +34,12 @@ def position_weights(y_true, mask_id, sample_weight=None):
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class LabelSmoothedCrossentropy(keras.losses.Loss):
-    """Cross-entropy in nats against smoothed labels, less its minimum, averaged over the real
-    positions of the global batch.
+    """Averages the cross-entropy against smoothed labels over the real positions of a batch.
 
-    The soft target is `1 - s` on the label and `s / (V - 1)` on the other `V - 1` ids. Its entropy
-    is subtracted, so that a perfect prediction costs 0. The average is over real positions and not
-    over positions: padding changes nothing, and neither does how a strategy cuts the batch among
-    its replicas.
+    The soft target is `1 - s` on the label and `s / (V - 1)` on the other `V - 1` ids; with a
+    single id nothing is smoothed, and the loss is 0. The entropy of the target is subtracted, so
+    that a perfect prediction costs 0. Padding takes no part in the average, which is over the
+    global batch: it does not depend on how a strategy splits the batch among replicas. In nats.
 
     Args:
         label_smoothing: `s`.
@@ -55,6 +57,11 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
     Raises:
         ValueError: `label_smoothing` is outside [0, 1).
 
+    Example:
+        >>> loss = kmm.losses.LabelSmoothedCrossentropy(label_smoothing=0.0, mask_id=0)
+        >>> float(loss(np.array([[1, 0]]), np.zeros((1, 2, 4))))  # log(4), over one real position
+        1.386294...
+
     Reference:
         Szegedy et al. 2016, arXiv 1512.00567, section 7; the form of the authors' code.
     """
@@ -67,26 +74,24 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(
-                f"`label_smoothing` must be in [0, 1). Received: label_smoothing={label_smoothing}"
-            )
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = fraction("label_smoothing", label_smoothing)
         self.mask_id = mask_id
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
         y_true = ops.convert_to_tensor(y_true)
         weights = position_weights(y_true, self.mask_id, sample_weight)
-        # The part of this replica in the global mean: gradients of the replicas are summed.
+        # This replica's share of the global mean: Keras sums the gradients of the replicas.
         total = replica_sum(ops.sum(weights))
         return ops.divide_no_nan(ops.sum(self.call(y_true, y_pred) * weights), total)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Returns the loss of every position, of the shape of `y_true`."""
         logits = ops.cast(y_pred, "float32")
         size = logits.shape[-1]
         hard = ops.sparse_categorical_crossentropy(y_true, logits, from_logits=True)
-        if not self.label_smoothing:
+        if not self.label_smoothing or size == 1:
             return hard
         low = self.label_smoothing / (size - 1)
         high = 1.0 - self.label_smoothing
@@ -97,6 +102,5 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
         return (high - low) * hard + low * everywhere - ops.cast(minimum, "float32")
 
     def get_config(self):
-        config = super().get_config()
-        config.update(label_smoothing=self.label_smoothing, mask_id=self.mask_id)
-        return config
+        own = {"label_smoothing": self.label_smoothing, "mask_id": self.mask_id}
+        return {**super().get_config(), **own}

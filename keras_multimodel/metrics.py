@@ -3,21 +3,23 @@
 import keras
 from keras import ops
 
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.losses import position_weights
+from keras_multimodel.typing import Tensor
 
 
 class _PositionMean(keras.metrics.Mean):
-    """The mean over real positions of `values(y_true, logits)`, which a subclass defines."""
+    """Averages `values(y_true, logits)`, which a subclass defines, over real positions."""
 
-    def __init__(self, name: str, mask_id: int | None = None, dtype=None):
+    def __init__(self, name: str, mask_id: int | None = None, dtype: str | None = None):
         super().__init__(name=name, dtype=dtype)
         self.mask_id = mask_id
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None):
         y_true = ops.convert_to_tensor(y_true)
         weights = position_weights(y_true, self.mask_id, sample_weight)
         values = self.values(y_true, ops.cast(y_pred, "float32"))
-        # As vectors: of a matrix Keras takes the mean of each row first, padding included.
+        # As vectors: Keras averages each row of a matrix first, padding included.
         super().update_state(ops.reshape(values, (-1,)), ops.reshape(weights, (-1,)))
 
     def get_config(self):
@@ -26,7 +28,7 @@ class _PositionMean(keras.metrics.Mean):
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class LogPerplexity(_PositionMean):
-    """Mean negative log-probability of the targets in nats, without label smoothing.
+    """Averages the negative log-probability of the targets, in nats, without label smoothing.
 
     Args:
         name: name of the metric.
@@ -39,16 +41,18 @@ class LogPerplexity(_PositionMean):
         sample_weight: `(batch,)` or of the shape of `y_true`.
     """
 
-    def __init__(self, name: str = "log_perplexity", mask_id: int | None = None, dtype=None):
+    def __init__(
+        self, name: str = "log_perplexity", mask_id: int | None = None, dtype: str | None = None
+    ):
         super().__init__(name, mask_id, dtype)
 
-    def values(self, y_true, logits):
+    def values(self, y_true: Tensor, logits: Tensor) -> Tensor:
         return ops.sparse_categorical_crossentropy(y_true, logits, from_logits=True)
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class TokenAccuracy(_PositionMean):
-    """Share of targets that got the highest score.
+    """Computes the share of targets that have the highest score.
 
     Args:
         name: name of the metric.
@@ -61,20 +65,22 @@ class TokenAccuracy(_PositionMean):
         sample_weight: `(batch,)` or of the shape of `y_true`.
     """
 
-    def __init__(self, name: str = "accuracy", mask_id: int | None = None, dtype=None):
+    def __init__(
+        self, name: str = "accuracy", mask_id: int | None = None, dtype: str | None = None
+    ):
         super().__init__(name, mask_id, dtype)
 
-    def values(self, y_true, logits):
+    def values(self, y_true: Tensor, logits: Tensor) -> Tensor:
         best = ops.argmax(logits, axis=-1)
         return ops.cast(ops.equal(ops.cast(y_true, best.dtype), best), "float32")
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class TopKAccuracy(_PositionMean):
-    """Share of targets that are among the `k` highest scores.
+    """Computes the share of targets that are among the `k` highest scores.
 
     Args:
-        k: how many scores count; more than there are classes means all.
+        k: how many scores count; all if there are fewer classes.
         name: name of the metric, by default `top_{k}_accuracy`.
         mask_id: targets equal to it do not count; None if every target does.
         dtype: dtype of the result.
@@ -85,11 +91,17 @@ class TopKAccuracy(_PositionMean):
         sample_weight: `(batch,)` or of the shape of `y_true`.
     """
 
-    def __init__(self, k: int = 5, name: str | None = None, mask_id: int | None = None, dtype=None):
+    def __init__(
+        self,
+        k: int = 5,
+        name: str | None = None,
+        mask_id: int | None = None,
+        dtype: str | None = None,
+    ):
         super().__init__(name or f"top_{k}_accuracy", mask_id, dtype)
-        self.k = k
+        self.k = positive_int("k", k)
 
-    def values(self, y_true, logits):
+    def values(self, y_true: Tensor, logits: Tensor) -> Tensor:
         best = ops.top_k(logits, min(self.k, logits.shape[-1]), sorted=False)[1]
         hits = ops.equal(ops.cast(y_true, best.dtype)[..., None], best)
         return ops.cast(ops.any(hits, axis=-1), "float32")
@@ -100,17 +112,17 @@ class TopKAccuracy(_PositionMean):
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class StepMean(keras.metrics.Mean):
-    """Mean over steps, however many examples each has.
+    """Averages a loss over steps, each of which counts once, however many examples it has.
 
-    Keras weighs the loss of a step by the examples of one task, which may be none in a step that
-    trains another.
+    Keras weighs the loss of a step by the number of examples of one task, which may be none in a
+    step that trains another.
 
     Call arguments:
         values: a scalar.
-        sample_weight: number of examples, or None; every step counts once.
+        sample_weight: number of examples, or None.
     """
 
-    def update_state(self, values, sample_weight=None):
+    def update_state(self, values: Tensor, sample_weight: Tensor | None = None):
         if sample_weight is not None:
             # A constant would be counted once more at the end of a data set of unknown size,
             # where TensorFlow finds no batch, but runs what needs none.

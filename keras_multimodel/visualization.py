@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 ALL_TASKS = "all tasks"
 
@@ -11,9 +12,9 @@ ALL_TASKS = "all tasks"
 def plot_expert_use(use: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """Plots which experts each task uses: a panel for each expert layer, task x expert.
 
-    The colour is a task's tokens at an expert over their fair share: 1 if the task spread its
-    tokens evenly, 0 for an expert that it never takes, and at most the number of experts. Where
-    there are several tasks, a last row adds them up: an expert that is dark there is dying.
+    The color is a task's tokens at an expert over their fair share: 1 if the task spreads its
+    tokens evenly, 0 for an expert that it never takes, and at most the number of experts. If there
+    are several tasks, a last row adds them up: an expert that is dark there is dying.
 
     Args:
         use: layer -> task -> `(num_experts,)`, the tokens that each expert received, as
@@ -24,11 +25,19 @@ def plot_expert_use(use: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
     Raises:
         ValueError: `use` is empty, or the counts of a layer are not vectors of one length.
+
+    Example:
+
+    ```python
+    use = {"encoder/experts": {"en_de": np.array([5, 0, 1]), "digits": np.array([2, 2, 2])}}
+    figure = kmm.visualization.plot_expert_use(use)
+    ```
     """
     panels = {layer: _rows(layer, by_task) for layer, by_task in use.items()}
     if not panels:
         raise ValueError(f"`use` must hold at least one expert layer. Received: use={use}")
     heights = [len(rows) for rows in panels.values()]
+    # One scale for all panels, of at least 2: an even layer is not shown in full contrast.
     figure = Figure(figsize=(9, 1.2 * len(panels) + 0.28 * sum(heights)), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     top = max(2.0, *(max(map(np.max, rows.values())) for rows in panels.values()))
@@ -54,7 +63,7 @@ def _rows(layer, by_task) -> dict[str, np.ndarray]:
     return {task: over_fair_share(tokens) for task, tokens in counts.items()}
 
 
-def over_fair_share(tokens) -> np.ndarray:
+def over_fair_share(tokens: ArrayLike) -> np.ndarray:
     """Returns counts over their mean: 1 where uniform; zeros if nothing was counted."""
     tokens = np.asarray(tokens, "float64")
     return tokens / max(float(tokens.mean()), 1e-9)

@@ -193,3 +193,31 @@ def test_no_other_file_touches_a_private_name_of_keras():
         if private.search(line)
     ]
     assert found == []
+
+
+def test_sublayers():
+    inner = keras.layers.Dense(2)
+    wrapper = keras.layers.TimeDistributed(inner)
+    model = keras.Sequential([wrapper])
+    assert wrapper in _keras_compat.sublayers(model), changed("Layer._flatten_layers")
+    assert inner not in _keras_compat.sublayers(model), changed("Layer._flatten_layers")
+
+
+def test_open_to_sublayers():
+    class Owner(keras.layers.Layer):
+        def build(self, input_shape):
+            self.first = keras.layers.Dense(2)
+
+    owner = Owner()
+    owner.build((None, 3))
+    with pytest.raises(ValueError, match="already built"):
+        owner.second = keras.layers.Dense(2)
+    with _keras_compat.open_to_sublayers(owner):
+        owner.third = keras.layers.Dense(2)
+    assert owner.third in _keras_compat.sublayers(owner), changed("Layer._tracker")
+    with pytest.raises(ValueError, match="already built"):
+        owner.fourth = keras.layers.Dense(2)
+
+
+def test_has_value():
+    assert _keras_compat.has_value(keras.Variable(1.0)), changed("Variable._value")

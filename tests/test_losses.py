@@ -1,10 +1,13 @@
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+from keras_multimodel.layers import CategoryModality
 from keras_multimodel.losses import LabelSmoothedCrossentropy, position_weights
+from keras_multimodel.metrics import TokenAccuracy, TopKAccuracy
 from tests import references
 from tests.layers.modalities import conv_res_weights as golden
 
@@ -107,3 +110,27 @@ def test_refuses_a_smoothing(smoothing):
     message = f"`label_smoothing` must be .* Received: label_smoothing={smoothing}"
     with pytest.raises(ValueError, match=message):
         LabelSmoothedCrossentropy(smoothing)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+def test_a_single_class_costs_nothing(smoothing, shape):
+    """There is no other class to smooth to, nor to be wrong with."""
+    labels, logits = np.zeros(shape, "int32"), np.ones((*shape, 1), "float32")
+    assert value(LabelSmoothedCrossentropy(smoothing), labels, logits) == 0.0
+
+
+def test_two_classes_by_hand():
+    # Soft labels 0.9 and 0.1, both logits equal: log(2), less the entropy of the soft labels.
+    entropy = -0.9 * np.log(0.9) - 0.1 * np.log(0.1)
+    loss = value(LabelSmoothedCrossentropy(0.1), np.array([0]), np.zeros((1, 2), "float32"))
+    np.testing.assert_allclose(loss, np.log(2) - entropy, rtol=1e-5)
+
+
+def test_a_net_of_one_class_trains():
+    inputs = keras.Input((4, 8))
+    model = keras.Model(inputs, CategoryModality(1, 8)(inputs, reverse=True))
+    model.compile("sgd", LabelSmoothedCrossentropy(), metrics=[TopKAccuracy(), TokenAccuracy()])
+    x = np.random.default_rng(0).normal(size=(2, 4, 8)).astype("float32")
+    logs = model.fit(x, np.zeros(2, "int32"), verbose=0).history
+    assert (logs["loss"], logs["accuracy"], logs["top_5_accuracy"]) == ([0.0], [1.0], [1.0])

@@ -7,13 +7,14 @@ from keras_multimodel.argument_checks import block_shape, fraction, one_of, posi
 from keras_multimodel.layers.conv_block import ConvStep
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import write_position
+from keras_multimodel.layers.sublayers import CompositeLayer
 from keras_multimodel.layers.timing_signal import TimingSignal
 from keras_multimodel.ops.cpu_speed import attend, attend_to_prefix
 from keras_multimodel.typing import Nested, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class Attention(keras.layers.Layer):
+class Attention(CompositeLayer):
     """Scaled dot-product attention over projected queries, keys and values.
 
     Axes: B batch, T target length, S source length, N heads, H channels per head.
@@ -138,7 +139,7 @@ class Attention(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class AttentionBlock(keras.layers.Layer):
+class AttentionBlock(CompositeLayer):
     """Self-attention over targets with a timing signal, then attention to a source.
 
     `q = step_{5, dilated by 4}(step_5(targets + timing))`, `x = LN(targets + SelfAttention(q))`,

@@ -8,12 +8,13 @@ from keras import ops
 from keras_multimodel.argument_checks import block_shape, fraction, one_of, positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import write_position
+from keras_multimodel.layers.sublayers import CompositeLayer
 from keras_multimodel.ops.depthwise_conv import depthwise_conv1d
 from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class ConvStep(keras.layers.Layer):
+class ConvStep(CompositeLayer):
     """ReLU, depthwise-separable convolution, layer normalization.
 
     Masked positions are zeroed before the convolution, so that padding never reaches a real
@@ -142,7 +143,7 @@ _PAPER_DILATION_RATES = (1, 1, 1, 8)
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class ConvBlock(keras.layers.Layer):
+class ConvBlock(CompositeLayer):
     """Pairs of convolution steps; after each pair the block's input is added.
 
     With the default kernels: `h1 = step(x)`, `h2 = x + step(h1)`, `h3 = step(h2)`, `h4 = x +

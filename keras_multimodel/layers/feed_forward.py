@@ -12,12 +12,12 @@ from keras_multimodel.argument_checks import (
     positive_int,
 )
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.layers.sublayers import clone_initializer
+from keras_multimodel.layers.sublayers import CompositeLayer, clone_initializer
 from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class FeedForward(keras.layers.Layer):
+class FeedForward(CompositeLayer):
     """Passes every position through two dense layers: the dense counterpart of `MoELayer`.
 
     Computes `LN(x + dropout(activation(x W_in) W_out))`, without biases, as one expert does, and

@@ -4,6 +4,8 @@ from typing import Any
 
 import keras
 
+from keras_multimodel import _keras_compat
+
 
 def clone_initializer(initializer: Any) -> Any:
     """Returns an initializer of the same configuration, so that no two weights start equal.
@@ -12,3 +14,87 @@ def clone_initializer(initializer: Any) -> Any:
     """
     is_clonable = isinstance(initializer, keras.initializers.Initializer)
     return initializer.clone() if is_clonable else initializer
+
+
+class CompositeLayer(keras.layers.Layer):
+    """A layer that makes its sublayers when it is built, and saves what was set on them later.
+
+    Its config holds arguments only, from which Keras makes it anew when it loads a model. Whether a
+    sublayer was frozen, quantized or got LoRA weights would be lost, and the weights that were
+    saved would not fit. So its build config, which Keras saves as well, has the state of sublayers.
+    """
+
+    def get_build_config(self):
+        config = super().get_build_config()
+        states = sublayer_states(self)
+        return {**(config or {}), "sublayers": states} if states else config
+
+    def build_from_config(self, config: dict):
+        config = dict(config)
+        states = config.pop("sublayers", None)
+        super().build_from_config(config)
+        if states:
+            set_sublayer_states(self, states)
+
+
+def sublayer_states(layer: keras.layers.Layer) -> dict[str, Any]:
+    """Returns what was set on the layers within a layer after they were made.
+
+    Args:
+        layer: a layer, built or not.
+
+    Returns:
+        Sublayer's name -> its state, for those that have one: `"trainable"`, `"quantization"`,
+        `"lora"`, and under `"sublayers"` the states of the layers within. Empty for none.
+    """
+    found = {}
+    for sublayer in _keras_compat.sublayers(layer):
+        state = layer_state(sublayer)
+        if within := sublayer_states(sublayer):
+            state["sublayers"] = within
+        if state:
+            found[sublayer.name] = state
+    return found
+
+
+def set_sublayer_states(layer: keras.layers.Layer, states: dict[str, Any]) -> None:
+    """Sets what `sublayer_states` returned on the layers within a built layer of the same config.
+
+    Args:
+        layer: the layer.
+        states: the states.
+    """
+    for sublayer in _keras_compat.sublayers(layer):
+        state = states.get(sublayer.name, {})
+        set_layer_state(sublayer, state)
+        # The layers within come later: a flag that is set on a layer reaches all of them.
+        set_sublayer_states(sublayer, state.get("sublayers", {}))
+
+
+def layer_state(layer: keras.layers.Layer) -> dict[str, Any]:
+    """Returns what was set on one layer after it was made; empty for nothing."""
+    state: dict[str, Any] = {}
+    if not layer.trainable:
+        state["trainable"] = False
+    if layer.quantization_mode is not None:
+        config = getattr(layer, "quantization_config", None)
+        state["quantization"] = {
+            "mode": layer.quantization_mode,
+            "config": keras.saving.serialize_keras_object(config),
+        }
+    if getattr(layer, "lora_enabled", False):
+        state["lora"] = {"rank": layer.lora_rank, "lora_alpha": layer.lora_alpha}
+    return state
+
+
+def set_layer_state(layer: keras.layers.Layer, state: dict[str, Any]) -> None:
+    """Sets what `layer_state` returned on a built layer, unless it is so already."""
+    quantization, lora = state.get("quantization"), state.get("lora")
+    # In the order in which Keras' own layers do it when they are built from a config.
+    if quantization and layer.quantization_mode is None:
+        config = keras.saving.deserialize_keras_object(quantization["config"])
+        layer.quantize(quantization["mode"], config=config)
+    if lora and not layer.lora_enabled:
+        layer.enable_lora(**lora)
+    if layer.trainable != state.get("trainable", True):
+        layer.trainable = state.get("trainable", True)

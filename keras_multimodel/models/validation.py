@@ -12,7 +12,6 @@ import keras
 import numpy as np
 
 from keras_multimodel.argument_checks import positive_int
-from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.models.task import Task
 
 
@@ -151,7 +150,7 @@ def check_values(tasks: dict[str, Task], x: dict, y: dict | None = None) -> None
         ValueError: naming the task, the key, and the first wrong value.
     """
     for argument, value, net in _parts(tasks, x, y):
-        size = _num_ids(net)
+        size = net.num_ids
         if size is not None:
             value = np.asarray(value)
             wrong = value[(value < 0) | (value >= size)]
@@ -263,7 +262,7 @@ def _checked_dataset(tasks, dataset, argument, targets):
 
 
 def _assert_values(tf, argument, value, net):
-    size = _num_ids(net)
+    size = net.num_ids
     if size is not None:
         ids = tf.cast(tf.reshape(value, [-1]), "int64")
         wrong = tf.logical_or(ids < 0, ids >= size)
@@ -284,12 +283,6 @@ def _parts(tasks, x, y=None):
             yield f"x[{name!r}][{key!r}]", x[name][key], nets[key]
         if y is not None:
             yield f"y[{name!r}]", y[name], task.targets
-
-
-def _num_ids(net: ModalityNet) -> int | None:
-    if hasattr(net, "num_ids"):
-        return net.num_ids
-    return getattr(net, "vocabulary_size", None) or getattr(net, "num_classes", None)
 
 
 def _range_message(argument, size):

@@ -92,9 +92,13 @@ class ClassModality2017(ModalityNet):
         super().__init__(hidden_dim, **kwargs)
         self.num_classes = num_classes
         self.is_grid = is_grid
-        self.exit_flow = ExitFlow2017(num_classes, dtype=self.dtype_policy, name="exit_flow")
+
+    @property
+    def num_ids(self) -> int:
+        return self.num_classes
 
     def build(self, inputs_shape: Shape, like_shape: Shape | None = None):
+        self.exit_flow = ExitFlow2017(self.num_classes, dtype=self.dtype_policy, name="exit_flow")
         self.exit_flow.build((None,) * (3 if self.is_grid else 2) + (self.hidden_dim,))
 
     def decode(self, inputs: Tensor, mask: Tensor | None = None, like: Tensor | None = None):
@@ -171,19 +175,19 @@ class AudioModality2017(ModalityNet):
         super().__init__(hidden_dim, **kwargs)
         self.compression = positive_int("compression", compression, minimum=0)
         self.spectral = spectral
-        widths = [2 ** (i + 1) for i in range(compression)] + [hidden_dim]
+
+    def build(self, input_shape: Shape):
+        widths = [2 ** (i + 1) for i in range(self.compression)] + [self.hidden_dim]
         self.blocks = [
             ConvRes(
                 filters,
-                strides=(2, 1) if spectral else (2, 2),
-                relu_on_shortcut=i < compression,
+                strides=(2, 1) if self.spectral else (2, 2),
+                relu_on_shortcut=i < self.compression,
                 dtype=self.dtype_policy,
                 name=f"block_{i}",
             )
             for i, filters in enumerate(widths)
         ]
-
-    def build(self, input_shape: Shape):
         for block in self.blocks:
             block.build(input_shape)
             input_shape = block.compute_output_shape(input_shape)

@@ -1,24 +1,29 @@
 """Audio in, as a waveform or as a spectrogram."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_multimodel.argument_checks import optional_positive_int, positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.layers.modalities.xception import ConvRes
+from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class AudioModality(ModalityNet):
-    """Turns audio into a sequence of representations by residual blocks that halve its length.
+    """Turns audio into a sequence of representations with residual blocks that halve its length.
 
     A waveform (`num_bins=None`) has width 1 and 3x1 kernels. A spectrogram keeps its frequency
-    axis through 3x3 kernels with strides in time only. The paper says nothing of what becomes of
-    that axis: here a learned separable convolution over all of it, `(1, num_bins)` depthwise and
-    then pointwise, merges it into the channels. A mean would lose the pitch.
+    axis through 3x3 kernels with strides in time only. The paper does not say what becomes of that
+    axis: here a learned separable convolution over all of it, `(1, num_bins)` depthwise and then
+    pointwise, merges it into the channels. A mean would lose the pitch.
 
-    Values after the last one that is not zero are padding (for a spectrogram: frames without
-    any), and however many there are, no real position changes.
+    Zeros at the end (of a spectrogram: frames of zeros) are padding; their number does not change
+    any real position.
 
     Args:
         hidden_dim: width of the body's representation.
@@ -26,11 +31,12 @@ class AudioModality(ModalityNet):
         num_blocks: number of residual blocks. Length shrinks `2 ** num_blocks` times: the
             paper's eight suit waveforms, two or three suit a spectrogram.
         channels: width of each block, the last one `hidden_dim`. By default, as in the paper,
-            2, 4, 8, ... and at last `hidden_dim`.
-        stem_channels: width of a convolution and normalisation ahead of the blocks, which the
-            paper does not have. Without it the first block sees one channel, and its layer
-            normalisation keeps little more of it than the sign; 16 or 32 help small models.
+            2, 4, 8, ... and finally `hidden_dim`.
+        stem_channels: width of a convolution and normalization ahead of the blocks, which the
+            paper does not have. Without it the first block sees one channel, of which layer
+            normalization keeps little more than the sign; 16 or 32 help small models.
         preprocessor: turns a raw example into audio; see `ModalityNet`.
+        **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `(batch, samples)`, or `(batch, frames, num_bins)`.
@@ -43,10 +49,11 @@ class AudioModality(ModalityNet):
 
     Example:
 
-    >>> AudioModality(128)(waveforms).shape
-    (8, 63, 128)
-    >>> AudioModality(128, num_bins=80, num_blocks=3, channels=(16, 32, 128))(mel).shape
-    (8, 13, 128)
+    >>> kmm.layers.AudioModality(16, num_blocks=2)(np.ones((1, 40), "float32")).shape
+    (1, 10, 16)
+    >>> net = kmm.layers.AudioModality(16, num_bins=20, num_blocks=2, channels=(8, 16))
+    >>> net(np.ones((1, 10, 20), "float32")).shape
+    (1, 3, 16)
 
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137, section 2.5.4.
@@ -57,27 +64,23 @@ class AudioModality(ModalityNet):
         hidden_dim: int,
         num_bins: int | None = None,
         num_blocks: int = 8,
-        channels=None,
+        channels: Sequence[int] | None = None,
         stem_channels: int | None = None,
-        preprocessor=None,
+        preprocessor: Any = None,
         **kwargs,
     ):
         super().__init__(hidden_dim, preprocessor=preprocessor, **kwargs)
-        sizes = {"num_bins": num_bins, "num_blocks": num_blocks, "stem_channels": stem_channels}
-        for name, value in sizes.items():
-            optional = value is None and name != "num_blocks"
-            if not optional and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}")
-        self.num_bins = num_bins
-        self.num_blocks = num_blocks
+        self.num_bins = optional_positive_int("num_bins", num_bins)
+        self.num_blocks = positive_int("num_blocks", num_blocks)
         self.channels = None if channels is None else list(channels)
-        self.stem_channels = stem_channels
+        self.stem_channels = optional_positive_int("stem_channels", stem_channels)
         self._check_channels()
-        self.example_shape = (None,) if num_bins is None else (None, num_bins)
-        # Padding is found in the values as they came, not rounded to the compute dtype.
+        self.example_shape = (None,) if num_bins is None else (None, self.num_bins)
+        # Without Keras' cast of inputs: padding is found in the values as they came, and rounding
+        # to the compute dtype would turn quiet samples into zeros.
         self.autocast = False
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         width = 3 if self.num_bins else 1
         channels = 1
         if self.stem_channels:
@@ -90,7 +93,7 @@ class AudioModality(ModalityNet):
                 dtype=self.dtype_policy,
                 name="stem_conv",
             )
-            self.stem_norm = self._make_norm("stem_norm")
+            self.stem_norm = LayerNorm(dtype=self.dtype_policy, name="stem_norm")
             self.stem_conv.build((None, None, self.num_bins or 1, channels))
             channels = self.stem_channels
             self.stem_norm.build((None, None, None, channels))
@@ -110,8 +113,8 @@ class AudioModality(ModalityNet):
         if self.num_bins:
             self._build_merge()
 
-    def encode(self, inputs, mask=None):
-        self._check_inputs(inputs)
+    def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        self.check_examples(inputs, "audio")
         real = self._real_steps(inputs)
         x = ops.cast(inputs, self.compute_dtype)
         x = x[:, :, None, None] if self.num_bins is None else x[..., None]
@@ -126,16 +129,22 @@ class AudioModality(ModalityNet):
         x = self.merge_norm(self.merge_pointwise(self.merge_depthwise(ops.relu(x))))
         return ops.where(real[:, :, None], x, ops.zeros_like(x))
 
-    def compute_output_spec(self, inputs, mask=None, reverse=False, like=None):
+    def compute_output_spec(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        reverse: bool = False,
+        like: Tensor | None = None,
+    ) -> Tensor:
         if reverse:
             return self.decode(inputs, mask=mask, like=like)
-        self._check_inputs(inputs)
+        self.check_examples(inputs, "audio")
         batch, length = inputs.shape[:2]
         length = None if length is None else -(-length // 2**self.num_blocks)
         return keras.KerasTensor((batch, length, self.hidden_dim), dtype=self.compute_dtype)
 
-    def padding_mask(self, inputs):
-        self._check_inputs(inputs)
+    def padding_mask(self, inputs: Tensor) -> Tensor:
+        self.check_examples(inputs, "audio")
         return self._real_steps(inputs)[:, :: 2**self.num_blocks]
 
     def get_config(self):
@@ -156,9 +165,10 @@ class AudioModality(ModalityNet):
         return ops.flip(following > 0, axis=1)
 
     def _pad(self, x):
-        """Pads the length to a multiple of all strides, where every halving is even.
+        """Pads the length to a multiple of all strides, so that every halving is even.
 
-        The windows of a strided "same" convolution start one step earlier on an odd length.
+        On an odd length the windows of a strided "same" convolution start one step earlier: more
+        padding in a batch would then change real positions.
         """
         stride = 2**self.num_blocks
         tail = ops.zeros_like(x[:, :1])
@@ -179,13 +189,10 @@ class AudioModality(ModalityNet):
         self.merge_pointwise = keras.layers.Dense(
             self.hidden_dim, use_bias=False, dtype=policy, name="merge_pointwise"
         )
-        self.merge_norm = self._make_norm("merge_norm")
+        self.merge_norm = LayerNorm(dtype=policy, name="merge_norm")
         self.merge_depthwise.build((None, None, self.num_bins, self.hidden_dim))
         self.merge_pointwise.build((None, None, self.hidden_dim))
         self.merge_norm.build((None, None, self.hidden_dim))
-
-    def _make_norm(self, name):
-        return LayerNorm(dtype=self.dtype_policy, name=name)
 
     def _check_channels(self):
         widths = self._widths()
@@ -194,19 +201,4 @@ class AudioModality(ModalityNet):
             raise ValueError(
                 f"`channels` must have num_blocks={self.num_blocks} positive integers, the last "
                 f"one hidden_dim={self.hidden_dim}. Received: channels={self.channels}"
-            )
-
-    def _check_inputs(self, inputs):
-        expected = (None, *self.example_shape)
-        fits = len(inputs.shape) == len(expected) and all(
-            want is None or size is None or want == size
-            for want, size in zip(expected, inputs.shape)
-        )
-        is_number = keras.backend.is_int_dtype(inputs.dtype) or keras.backend.is_float_dtype(
-            inputs.dtype
-        )
-        if not fits or not is_number:
-            raise ValueError(
-                f"`inputs` must be audio of the shape {expected}, integers or floats. "
-                f"Received: inputs.shape={tuple(inputs.shape)}, inputs.dtype={inputs.dtype}"
             )

@@ -1,47 +1,54 @@
 """Classes out, and in."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
+from keras_multimodel import _keras_compat
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.layers.modalities.xception import ExitFlow
+from keras_multimodel.layers.sublayers import set_sublayer_states, sublayer_states
+from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class CategoryModality(ModalityNet):
     """Predicts a class with the exit flow of Xception, or embeds one.
 
-    An input that came as a grid, such as an image, is put back into that form and classified by
-    3x3 convolutions, any other by convolutions over the sequence (see `ExitFlow`). The first
-    call settles which. Only the directions in use own weights.
+    An input that came as a grid, such as an image, gets that form back and is classified by 3x3
+    convolutions, any other by convolutions over the sequence (see `ExitFlow`); the first call
+    decides. Only the directions in use own weights.
 
     Args:
         num_classes: number of classes.
         hidden_dim: width of the body's representation.
         preprocessor: turns a raw label into a class id and back; see `ModalityNet`.
+        **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: class ids `(batch,)`; with `reverse=True` the body's output `(batch, length,
             hidden_dim)`, which for a grid may be longer than `like`: the rest is cut off.
-        mask: boolean `(batch, length)`, True where the body's output is real. A grid is real
-            throughout.
+        mask: boolean `(batch, length)`, True where the body's output is real. Not used for grids,
+            which have no padding.
         reverse: whether to predict a class instead of embedding one.
-        like: with `reverse=True`, the encoded input before it was flattened. Of rank 4 it asks
-            for the form of a grid.
+        like: with `reverse=True`, the encoded input before it was flattened; of rank 4 for a grid.
 
     Returns:
         `(batch, 1, hidden_dim)`; with `reverse=True` logits `(batch, num_classes)`.
 
     Raises:
         ValueError: `num_classes` is not a positive integer, `inputs` have a wrong shape or dtype,
-            or `like` asks for another form than the first call did.
+            or `like` has another form than in the first call.
 
     Example:
 
-    >>> CategoryModality(10, 128)(encoded, reverse=True, like=grid).shape
-    (64, 10)
+    >>> net = kmm.layers.CategoryModality(10, hidden_dim=16)
+    >>> grid = np.ones((2, 3, 4, 16), "float32")
+    >>> net(grid.reshape(2, 12, 16), reverse=True, like=grid).shape
+    (2, 10)
 
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137, section 2.5.3.
@@ -50,30 +57,47 @@ class CategoryModality(ModalityNet):
     example_shape = ()
     example_dtype = "int32"
 
-    def __init__(self, num_classes: int, hidden_dim: int, preprocessor=None, **kwargs):
+    def __init__(self, num_classes: int, hidden_dim: int, preprocessor: Any = None, **kwargs):
         super().__init__(hidden_dim, preprocessor=preprocessor, **kwargs)
-        self.num_classes = num_classes
-        self.exit_flow = ExitFlow(num_classes, dtype=self.dtype_policy, name="exit_flow")
-        self.embedding = keras.layers.Embedding(
-            num_classes,
-            hidden_dim,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0),
-            dtype=self.dtype_policy,
-            name="embedding",
-        )
+        self.num_classes = positive_int("num_classes", num_classes)
+        # Made by the first call in their direction: a sublayer that exists and is never built makes
+        # `quantize` and `enable_lora` fail.
+        self.embedding = None
+        self.exit_flow = None
 
-    def build(self, inputs_shape, like_shape=None):
+    @property
+    def num_ids(self) -> int:
+        return self.num_classes
+
+    def build(self, inputs_shape: Shape, like_shape: Shape | None = None):
         if len(inputs_shape) == 1:
-            self.embedding.build((None,))
+            self._build_embedding()
         elif len(inputs_shape) == 3:
-            rank = 4 if like_shape is not None and len(like_shape) == 4 else 3
-            self.exit_flow.build((None,) * (rank - 1) + (self.hidden_dim,))
+            self._build_exit_flow(4 if like_shape is not None and len(like_shape) == 4 else 3)
 
-    def encode(self, inputs, mask=None):
+    def _build_embedding(self):
+        with _keras_compat.open_to_sublayers(self):  # the other direction may be built already
+            self.embedding = keras.layers.Embedding(
+                self.num_classes,
+                self.hidden_dim,
+                embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0),
+                dtype=self.dtype_policy,
+                name="embedding",
+            )
+        self.embedding.build((None,))
+
+    def _build_exit_flow(self, rank):
+        with _keras_compat.open_to_sublayers(self):
+            self.exit_flow = ExitFlow(self.num_classes, dtype=self.dtype_policy, name="exit_flow")
+        self.exit_flow.build((None,) * (rank - 1) + (self.hidden_dim,))
+
+    def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         self._prepare_encode(inputs)
         return self.embedding(inputs)[:, None]
 
-    def decode(self, inputs, mask=None, like=None):
+    def decode(
+        self, inputs: Tensor, mask: Tensor | None = None, like: Tensor | None = None
+    ) -> Tensor:
         self._prepare_decode(inputs, like)
         if self.exit_flow.rank == 3:
             return self.exit_flow(inputs, mask=mask)
@@ -81,7 +105,13 @@ class CategoryModality(ModalityNet):
         grid = inputs[:, : height * width]
         return self.exit_flow(ops.reshape(grid, (-1, height, width, self.hidden_dim)))
 
-    def compute_output_spec(self, inputs, mask=None, reverse=False, like=None):
+    def compute_output_spec(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        reverse: bool = False,
+        like: Tensor | None = None,
+    ) -> keras.KerasTensor:
         if reverse:
             self._prepare_decode(inputs, like)
             shape = (inputs.shape[0], self.num_classes)
@@ -90,17 +120,22 @@ class CategoryModality(ModalityNet):
             shape = (inputs.shape[0], 1, self.hidden_dim)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
-    def compute_mask(self, inputs, previous_mask=None):
-        return None
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> None:
+        return None  # one position, or logits
 
     def get_build_config(self):
-        return {"encodes": self.embedding.built, "rank": self.exit_flow.rank}
+        rank = None if self.exit_flow is None else self.exit_flow.rank
+        config = {"encodes": self.embedding is not None, "rank": rank}
+        states = sublayer_states(self)
+        return {**config, "sublayers": states} if states else config
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: dict):
         if config["encodes"]:
             self.build((None,))
         if config["rank"]:
             self.build((None, None, self.hidden_dim), like_shape=(None,) * config["rank"])
+        if config.get("sublayers"):
+            set_sublayer_states(self, config["sublayers"])
 
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes}
@@ -112,7 +147,7 @@ class CategoryModality(ModalityNet):
                 "`inputs` must be class ids: integers of the shape (batch,). "
                 f"Received: inputs.shape={tuple(inputs.shape)}, inputs.dtype={inputs.dtype}"
             )
-        if not self.embedding.built:
+        if self.embedding is None:
             self.build((None,))
 
     def _prepare_decode(self, inputs, like):
@@ -123,7 +158,7 @@ class CategoryModality(ModalityNet):
                 f"`inputs` must have the shape (batch, length, hidden_dim={self.hidden_dim}). "
                 f"Received: inputs.shape={shape}"
             )
-        if not self.exit_flow.built:
+        if self.exit_flow is None:
             self.build(shape, like_shape=like_shape)
         is_grid = like is not None and len(like_shape) == 4
         if is_grid != (self.exit_flow.rank == 4):

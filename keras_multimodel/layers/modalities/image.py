@@ -1,23 +1,28 @@
 """Images in: the entry flow of Xception."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.layers.modalities.xception import ConvRes
+from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class ImageModality(ModalityNet):
     """Turns images into a grid of representations with the entry flow of Xception.
 
-    Every image is standardised by its own mean and deviation, so its pixels may be bytes or
+    Every image is standardized by its own mean and deviation, so its pixels may be bytes or
     floats of any range. A 3x3 convolution of stride 2 to 32 channels and one of stride 1 to 64
-    follow, then `num_blocks` residual blocks of stride 2 with 128, 256, ... and at last
+    follow, then `num_blocks` residual blocks of stride 2 with 128, 256, ... and finally
     `hidden_dim` channels (none has more than `hidden_dim`).
 
-    All positions are real: images of different sizes belong in different batches.
+    Images have no padding: those of different sizes belong in different batches.
 
     Args:
         hidden_dim: width of the body's representation.
@@ -25,6 +30,7 @@ class ImageModality(ModalityNet):
         num_blocks: number of residual blocks. Height and width shrink `2 ** (num_blocks + 1)`
             times: three blocks suit photographs, one or two suit thumbnails.
         preprocessor: turns a raw example into an image; see `ModalityNet`.
+        **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`, integers or floats.
@@ -37,8 +43,9 @@ class ImageModality(ModalityNet):
 
     Example:
 
-    >>> ImageModality(128, image_shape=(28, 28, 1), num_blocks=1)(digits).shape
-    (64, 7, 7, 128)
+    >>> net = kmm.layers.ImageModality(16, image_shape=(28, 28, 1), num_blocks=1)
+    >>> net(np.zeros((2, 28, 28, 1), "uint8")).shape
+    (2, 7, 7, 16)
 
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137, section 2.5.2; Chollet 2016, arXiv 1610.02357.
@@ -47,9 +54,9 @@ class ImageModality(ModalityNet):
     def __init__(
         self,
         hidden_dim: int,
-        image_shape=(None, None, 3),
+        image_shape: Sequence[int | None] = (None, None, 3),
         num_blocks: int = 3,
-        preprocessor=None,
+        preprocessor: Any = None,
         **kwargs,
     ):
         super().__init__(hidden_dim, preprocessor=preprocessor, **kwargs)
@@ -59,21 +66,18 @@ class ImageModality(ModalityNet):
                 "`image_shape` must be (height, width, channels) with a number of channels. "
                 f"Received: image_shape={image_shape}"
             )
-        if not isinstance(num_blocks, int) or num_blocks < 1:
-            raise ValueError(
-                f"`num_blocks` must be a positive integer. Received: num_blocks={num_blocks}"
-            )
         self.image_shape = image_shape
-        self.num_blocks = num_blocks
+        self.num_blocks = positive_int("num_blocks", num_blocks)
         self.example_shape = image_shape
-        # Pixels are standardised before they are rounded to the compute dtype.
+        # Without Keras' cast of inputs: pixels are standardized before they are rounded to the
+        # compute dtype, in which 255 levels may not be distinct.
         self.autocast = False
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         self.conv_0 = self._make_conv(32, 2, "conv_0")
-        self.norm_0 = self._make_norm("norm_0")
+        self.norm_0 = LayerNorm(dtype=self.dtype_policy, name="norm_0")
         self.conv_1 = self._make_conv(64, 1, "conv_1")
-        self.norm_1 = self._make_norm("norm_1")
+        self.norm_1 = LayerNorm(dtype=self.dtype_policy, name="norm_1")
         self.blocks = [
             ConvRes(filters, relu_on_shortcut=i == 0, dtype=self.dtype_policy, name=f"block_{i}")
             for i, filters in enumerate(self._widths())
@@ -85,19 +89,25 @@ class ImageModality(ModalityNet):
         for block, width in zip(self.blocks, [64, *self._widths()]):
             block.build((None, None, None, width))
 
-    def encode(self, inputs, mask=None):
-        self._check_inputs(inputs)
-        x = ops.cast(_standardise(ops.cast(inputs, "float32")), self.compute_dtype)
+    def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        self.check_examples(inputs, "images")
+        x = ops.cast(_standardize(ops.cast(inputs, "float32")), self.compute_dtype)
         x = self.norm_0(self.conv_0(x))
         x = self.norm_1(self.conv_1(ops.relu(x)))
         for block in self.blocks:
             x = block(x)
         return x
 
-    def compute_output_spec(self, inputs, mask=None, reverse=False, like=None):
+    def compute_output_spec(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        reverse: bool = False,
+        like: Tensor | None = None,
+    ) -> Tensor:
         if reverse:
             return self.decode(inputs, mask=mask, like=like)
-        self._check_inputs(inputs)
+        self.check_examples(inputs, "images")
         stride = 2 ** (self.num_blocks + 1)
         sizes = [None if size is None else -(-size // stride) for size in inputs.shape[1:3]]
         shape = (inputs.shape[0], *sizes, self.hidden_dim)
@@ -114,21 +124,6 @@ class ImageModality(ModalityNet):
         widths = [min(128 * 2**i, self.hidden_dim) for i in range(self.num_blocks - 1)]
         return [*widths, self.hidden_dim]
 
-    def _check_inputs(self, inputs):
-        expected = (None, *self.image_shape)
-        fits = len(inputs.shape) == 4 and all(
-            want is None or size is None or want == size
-            for want, size in zip(expected, inputs.shape)
-        )
-        is_number = keras.backend.is_int_dtype(inputs.dtype) or keras.backend.is_float_dtype(
-            inputs.dtype
-        )
-        if not fits or not is_number:
-            raise ValueError(
-                f"`inputs` must be images of the shape {expected}, integers or floats. "
-                f"Received: inputs.shape={tuple(inputs.shape)}, inputs.dtype={inputs.dtype}"
-            )
-
     def _make_conv(self, filters, stride, name):
         return keras.layers.Conv2D(
             filters,
@@ -141,14 +136,12 @@ class ImageModality(ModalityNet):
             name=name,
         )
 
-    def _make_norm(self, name):
-        return LayerNorm(dtype=self.dtype_policy, name=name)
 
-
-def _standardise(images):
+def _standardize(images):
     """Gives each image mean 0 and deviation 1; a constant one becomes zero."""
     axes = (1, 2, 3)
     images = images - ops.mean(images, axis=axes, keepdims=True)
     deviation = ops.sqrt(ops.mean(ops.square(images), axis=axes, keepdims=True))
+    # As TensorFlow's `per_image_standardization`: a nearly constant image is not blown up.
     size = ops.sum(ops.ones_like(images[:1]))
     return images / ops.maximum(deviation, ops.rsqrt(size))

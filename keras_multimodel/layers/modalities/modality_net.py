@@ -1,10 +1,16 @@
 """The base of all modality nets."""
 
+from typing import Any
+
 import keras
+
+from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.layers.sublayers import CompositeLayer
+from keras_multimodel.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class ModalityNet(keras.layers.Layer):
+class ModalityNet(CompositeLayer):
     """Translates one kind of data into the body's representation, and the body's output back.
 
     A subclass is a new modality. It implements `encode` if tasks may read it, `decode` if tasks may
@@ -18,12 +24,14 @@ class ModalityNet(keras.layers.Layer):
         autoregressive: whether targets are sequences of ids that the decoder writes one by one (0
             is padding). If False, the targets leave after the encoder and `decode` sees the encoded
             input.
+        num_ids: how many integer ids the net accepts, 0 included; None if its values are no ids.
 
     Args:
         hidden_dim: width of the body's representation.
         preprocessor: turns a raw example into arrays of `example_shape` (`preprocessor(raw)`) and a
             prediction back into raw form (`preprocessor.decode(prediction, inputs)`); see
             `keras_multimodel.data`. Without one, `MultiModel.generate` takes and returns arrays.
+        **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: the modality's own data, `(batch, *example_shape)`; with `reverse=True` the body's
@@ -41,6 +49,23 @@ class ModalityNet(keras.layers.Layer):
         ValueError: `hidden_dim` is not a positive integer, or the modality does not have the
             direction asked for.
 
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable(package="my_package")
+    class VectorModality(kmm.layers.ModalityNet):
+        example_shape = (None, 4)
+
+        def build(self, input_shape):
+            self.dense = keras.layers.Dense(self.hidden_dim, dtype=self.dtype_policy)
+            self.dense.build(input_shape)
+
+        def encode(self, inputs, mask=None):
+            return self.dense(inputs)
+
+    assert VectorModality(8)(np.ones((2, 5, 4), "float32")).shape == (2, 5, 8)
+    ```
+
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137, section 2.5 (modality nets).
     """
@@ -49,37 +74,74 @@ class ModalityNet(keras.layers.Layer):
     example_dtype: str = "float32"
     autoregressive: bool = False
 
-    def __init__(self, hidden_dim: int, preprocessor=None, **kwargs):
+    def __init__(self, hidden_dim: int, preprocessor: Any = None, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(hidden_dim, int) or hidden_dim < 1:
-            raise ValueError(
-                f"`hidden_dim` must be a positive integer. Received: hidden_dim={hidden_dim}"
-            )
-        self.hidden_dim = hidden_dim
+        self.hidden_dim = positive_int("hidden_dim", hidden_dim)
         self.preprocessor = preprocessor
         self.supports_masking = True
 
-    def encode(self, inputs, mask=None):
+    @property
+    def num_ids(self) -> int | None:
+        """How many integer ids the net accepts, 0 included; None if its values are no ids.
+
+        `MultiModel` checks inputs and targets against it. Override it in a net that reads ids.
+        """
+        return None
+
+    def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Maps `(batch, *example_shape)` to `(batch, *positions, hidden_dim)`."""
         raise ValueError(f"`{type(self).__name__}` cannot be an input: it has no `encode`.")
 
-    def decode(self, inputs, mask=None, like=None):
+    def decode(
+        self, inputs: Tensor, mask: Tensor | None = None, like: Tensor | None = None
+    ) -> Tensor:
         """Maps the body's output `(batch, length, hidden_dim)` to logits."""
         raise ValueError(f"`{type(self).__name__}` cannot be a target: it has no `decode`.")
 
-    def padding_mask(self, inputs):
+    def padding_mask(self, inputs: Tensor) -> Tensor | None:
         """Returns a boolean `(batch, length)`, True at real positions after `encode`, or None."""
         return None
 
-    def call(self, inputs, mask=None, reverse=False, like=None):
+    def call(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        reverse: bool = False,
+        like: Tensor | None = None,
+    ) -> Tensor:
         if reverse:
             return self.decode(inputs, mask=mask, like=like)
         return self.encode(inputs, mask=mask)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
+        # The rank tells the modality's own data from the body's output, which keeps its mask.
         if len(inputs.shape) == len(self.example_shape) + 1:
             return self.padding_mask(inputs)
         return previous_mask
+
+    def check_examples(self, inputs: Tensor, kind: str) -> None:
+        """Checks a batch of numbers against `example_shape`.
+
+        Args:
+            inputs: the batch, or a symbolic tensor.
+            kind: what it holds, for the message.
+
+        Raises:
+            ValueError: the shape differs, or the dtype is no integer and no float.
+        """
+        expected = (None, *self.example_shape)
+        fits = len(inputs.shape) == len(expected) and all(
+            want is None or size is None or want == size
+            for want, size in zip(expected, inputs.shape)
+        )
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        if not fits or not (
+            keras.backend.is_int_dtype(dtype) or keras.backend.is_float_dtype(dtype)
+        ):
+            raise ValueError(
+                f"`inputs` must be {kind} of the shape {expected}, integers or floats. "
+                f"Received: inputs.shape={tuple(inputs.shape)}, inputs.dtype={inputs.dtype}"
+            )
 
     def get_config(self):
         config = super().get_config()
@@ -87,7 +149,7 @@ class ModalityNet(keras.layers.Layer):
         return {**config, "hidden_dim": self.hidden_dim, "preprocessor": preprocessor}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict):
         config = dict(config)
         config["preprocessor"] = keras.saving.deserialize_keras_object(config.get("preprocessor"))
         return cls(**config)

@@ -1,9 +1,13 @@
 """The modality net of text, and of everything else that is a sequence of symbols."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
+from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -19,6 +23,7 @@ class TextModality(ModalityNet):
         tie_weights: whether the scores use the embedding table too (the default), or a table of
             their own as in the authors' code.
         preprocessor: see `ModalityNet`.
+        **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: ids `(batch, length)`; with `reverse=True` the body's output `(batch, length,
@@ -31,8 +36,13 @@ class TextModality(ModalityNet):
         vocabulary_size)`.
 
     Raises:
-        ValueError: `vocabulary_size` is under 2, ids are not integers of rank 2, or, where values
-            can be read, outside `[0, vocabulary_size)`.
+        ValueError: `vocabulary_size` is below 2, or ids are not integers of rank 2.
+
+    Example:
+        >>> net = kmm.layers.TextModality(vocabulary_size=10, hidden_dim=4)
+        >>> encoded = net(np.array([[3, 7, 0]]))  # 0 is padding
+        >>> encoded.shape, net(encoded, reverse=True).shape
+        ((1, 3, 4), (1, 3, 10))
 
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137, section 2.5.1.
@@ -47,19 +57,18 @@ class TextModality(ModalityNet):
         vocabulary_size: int,
         hidden_dim: int,
         tie_weights: bool = True,
-        preprocessor=None,
+        preprocessor: Any = None,
         **kwargs,
     ):
         super().__init__(hidden_dim, preprocessor=preprocessor, **kwargs)
-        if not isinstance(vocabulary_size, int) or vocabulary_size < 2:
-            raise ValueError(
-                "`vocabulary_size` must be an integer of at least 2. "
-                f"Received: vocabulary_size={vocabulary_size}"
-            )
-        self.vocabulary_size = vocabulary_size
+        self.vocabulary_size = positive_int("vocabulary_size", vocabulary_size, minimum=2)
         self.tie_weights = tie_weights
 
-    def build(self, input_shape):
+    @property
+    def num_ids(self) -> int:
+        return self.vocabulary_size
+
+    def build(self, input_shape: Shape):
         self.embeddings = self._table("embeddings")
         self.output_embeddings = (
             self.embeddings if self.tie_weights else self._table("output_embeddings")
@@ -72,7 +81,7 @@ class TextModality(ModalityNet):
             initializer=keras.initializers.RandomNormal(stddev=self.hidden_dim**-0.5),
         )
 
-    def encode(self, inputs, mask=None):
+    def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         if len(inputs.shape) != 2 or not keras.backend.is_int_dtype(inputs.dtype):
             raise ValueError(
                 "`inputs` must be integer ids of shape (batch, length). "
@@ -82,7 +91,9 @@ class TextModality(ModalityNet):
         real = ops.cast(ops.not_equal(inputs, 0), x.dtype)
         return x * (real * self.hidden_dim**0.5)[..., None]
 
-    def decode(self, inputs, mask=None, like=None):
+    def decode(
+        self, inputs: Tensor, mask: Tensor | None = None, like: Tensor | None = None
+    ) -> Tensor:
         table = ops.cast(self.output_embeddings, inputs.dtype)
         return ops.matmul(inputs, ops.transpose(table))
 
@@ -98,7 +109,7 @@ class TextModality(ModalityNet):
         """Returns the logits `(batch, vocabulary_size)` of one position `(batch, hidden_dim)`."""
         return ops.matmul(inputs, cache)
 
-    def padding_mask(self, inputs):
+    def padding_mask(self, inputs: Tensor) -> Tensor:
         return ops.not_equal(inputs, 0)
 
     def get_config(self):

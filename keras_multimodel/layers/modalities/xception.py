@@ -1,12 +1,15 @@
-"""The strided residual block of Xception, on which image and audio nets stand.
+"""The parts of Xception that image, audio and category nets are built from."""
 
-The exit flow of Xception, on images and on sequences."""
+from collections.abc import Sequence
 
 import keras
 from keras import ops
 
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.layers.sublayers import clone_initializer
 from keras_multimodel.ops.numerics import at_least_float32
+from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -14,12 +17,12 @@ class ConvRes(keras.layers.Layer):
     """Two separable convolutions and a max-pool beside a strided shortcut.
 
     `y = MaxPool(ConvStep(ConvStep(x))) + LN(Conv1x1([ReLU](x)))`, where `ConvStep` is ReLU, a
-    depthwise-separable convolution without bias and a layer normalisation. The pool and the
+    depthwise-separable convolution without bias and a layer normalization. The pool and the
     shortcut have the strides, all padding is "same".
 
     With a `mask`, padding has no influence: masked rows are zeroed before every convolution and
-    left out of the pool, and the output is zero where its own mask is False. A length that is a
-    multiple of the stride keeps the windows where they are however much padding follows.
+    left out of the pool, and the output is zero where its own mask is False. That needs a length
+    that is a multiple of the stride, where windows do not move with the amount of padding.
 
     Args:
         filters: number of output channels.
@@ -27,6 +30,7 @@ class ConvRes(keras.layers.Layer):
         strides: height and width of a step of the pool and of the shortcut.
         relu_on_shortcut: whether the shortcut starts with a ReLU.
         kernel_initializer: initializer of every kernel.
+        **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
@@ -40,8 +44,9 @@ class ConvRes(keras.layers.Layer):
 
     Example:
 
-    >>> ConvRes(128)(keras.ops.ones((2, 28, 28, 64))).shape
-    (2, 14, 14, 128)
+    >>> from keras_multimodel.layers.modalities.xception import ConvRes
+    >>> ConvRes(16)(np.ones((2, 28, 28, 8), "float32")).shape
+    (2, 14, 14, 16)
 
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137, section 2.5; Chollet 2016, arXiv 1610.02357.
@@ -50,23 +55,21 @@ class ConvRes(keras.layers.Layer):
     def __init__(
         self,
         filters: int,
-        kernel_size=(3, 3),
-        strides=(2, 2),
+        kernel_size: int | Sequence[int] = (3, 3),
+        strides: int | Sequence[int] = (2, 2),
         relu_on_shortcut: bool = True,
-        kernel_initializer="glorot_uniform",
+        kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not isinstance(filters, int) or filters < 1:
-            raise ValueError(f"`filters` must be a positive integer. Received: filters={filters}")
-        self.filters = filters
+        self.filters = positive_int("filters", filters)
         self.kernel_size = _pair(kernel_size, "kernel_size")
         self.strides = _pair(strides, "strides")
         self.relu_on_shortcut = relu_on_shortcut
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         _check_rank(input_shape)
         self.conv_0 = self._make_conv("conv_0")
         self.norm_0 = self._make_norm("norm_0")
@@ -86,7 +89,7 @@ class ConvRes(keras.layers.Layer):
             padding="same",
             data_format="channels_last",
             use_bias=False,
-            kernel_initializer=self._initializer(),
+            kernel_initializer=clone_initializer(self.kernel_initializer),
             dtype=self.dtype_policy,
             name="shortcut_conv",
         )
@@ -98,7 +101,7 @@ class ConvRes(keras.layers.Layer):
         for norm in (self.norm_0, self.norm_1, self.shortcut_norm):
             norm.build(inner)
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         _check_rank(inputs.shape)
         rows = None if mask is None else mask[:, :, None, None]
         x = self.norm_0(self.conv_0(zero_masked(ops.relu(inputs), rows)))
@@ -114,14 +117,14 @@ class ConvRes(keras.layers.Layer):
             return x
         return ops.where(self.downsample(mask)[:, :, None, None], x, ops.zeros_like(x))
 
-    def downsample(self, mask):
+    def downsample(self, mask: Tensor) -> Tensor:
         """Returns the mask of the output, boolean `(batch, ceil(height / strides[0]))`."""
         return mask[:, :: self.strides[0]]
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return None if previous_mask is None else self.downsample(previous_mask)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape):
         _check_rank(input_shape)
         sizes = zip(input_shape[1:3], self.strides)
         spatial = [None if size is None else -(-size // stride) for size, stride in sizes]
@@ -137,9 +140,6 @@ class ConvRes(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
 
-    def _initializer(self):
-        return keras.initializers.get(keras.initializers.serialize(self.kernel_initializer))
-
     def _make_conv(self, name):
         return keras.layers.SeparableConv2D(
             self.filters,
@@ -147,8 +147,8 @@ class ConvRes(keras.layers.Layer):
             padding="same",
             data_format="channels_last",
             use_bias=False,
-            depthwise_initializer=self._initializer(),
-            pointwise_initializer=self._initializer(),
+            depthwise_initializer=clone_initializer(self.kernel_initializer),
+            pointwise_initializer=clone_initializer(self.kernel_initializer),
             dtype=self.dtype_policy,
             name=name,
         )
@@ -174,13 +174,13 @@ def _check_rank(shape):
         )
 
 
-def zero_masked(x, rows):
+def zero_masked(x: Tensor, rows: Tensor | None) -> Tensor:
     """Returns `x` with zeros where the broadcast boolean `rows` is False; None keeps all."""
     return x if rows is None else x * ops.cast(rows, x.dtype)
 
 
-def mask_for_pool(x, rows):
-    """Returns `x` with a value where `rows` is False that no maximum over real ones can be."""
+def mask_for_pool(x: Tensor, rows: Tensor) -> Tensor:
+    """Returns `x` with so small a value where `rows` is False that no maximum is ever there."""
     # Not the infinity itself: gradients and all-masked windows stay finite, in float16 too.
     return ops.where(rows, x, ops.cast(-3e4, x.dtype))
 
@@ -191,11 +191,11 @@ class ExitFlow(keras.layers.Layer):
 
     A strided residual, separable convolutions up to 2.5 times the input's width, the mean over
     positions and a linear layer. A grid has 3x3 kernels and strides of 2, a sequence has kernels
-    of 5, padded on the left, and one stride of 4. Which of the two is settled by the input that
-    the layer is built with.
+    of 5, padded on the left, and one stride of 4. The shape that the layer is built for decides.
 
     Args:
         num_classes: number of classes.
+        **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `(batch, height, width, channels)` or `(batch, length, channels)`.
@@ -214,15 +214,11 @@ class ExitFlow(keras.layers.Layer):
 
     def __init__(self, num_classes: int, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(
-                f"`num_classes` must be a positive integer. Received: num_classes={num_classes}"
-            )
-        self.num_classes = num_classes
+        self.num_classes = positive_int("num_classes", num_classes)
         self.rank = None
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape):
         if len(input_shape) not in (3, 4):
             raise ValueError(
                 "`inputs` must have the shape (batch, height, width, channels) or (batch, "
@@ -259,7 +255,7 @@ class ExitFlow(keras.layers.Layer):
             norm.build((None, None, None, after))
         self.head.build((None, widths[-1]))
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         if len(inputs.shape) != self.rank:
             raise ValueError(
                 f"`inputs` must have rank {self.rank}, as when the layer was built. "
@@ -279,10 +275,10 @@ class ExitFlow(keras.layers.Layer):
         x = self._conv(ops.relu(x), rows, self.convs[3], self.norms[3])
         return self.head(_mean(ops.relu(x), rows))
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         return None
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape):
         return (input_shape[0], self.num_classes)
 
     def get_config(self):

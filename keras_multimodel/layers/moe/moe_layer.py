@@ -35,7 +35,7 @@ from keras_multimodel.layers.moe.routers.noisy_top_k_router import NoisyTopKRout
 from keras_multimodel.layers.moe.routers.router import Router, Routing
 from keras_multimodel.layers.moe.routers.switch_router import SwitchRouter
 from keras_multimodel.layers.moe.routers.top_k_router import TopKRouter
-from keras_multimodel.layers.sublayers import clone_initializer
+from keras_multimodel.layers.sublayers import CompositeLayer, clone_initializer
 from keras_multimodel.ops.replicas import replica_sum
 from keras_multimodel.typing import Shape, Tensor
 
@@ -50,7 +50,7 @@ ROUTERS = {
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class MoELayer(_keras_compat.OwnReplicaLosses):
+class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
     """Passes each token through the few experts that a router chooses for it, and no others.
 
     Computes `LN(x + sum over the chosen experts of gate * activation(x W_in) W_out)`, without
