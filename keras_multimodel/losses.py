@@ -27,6 +27,7 @@ def position_weights(
     if sample_weight is None:
         return weights
     sample_weight = ops.cast(sample_weight, "float32")
+    # A weight per example counts for each of its positions.
     while len(sample_weight.shape) < len(weights.shape):
         sample_weight = sample_weight[..., None]
     return weights * sample_weight

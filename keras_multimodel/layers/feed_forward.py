@@ -50,6 +50,7 @@ class FeedForward(CompositeLayer):
         Kaiser et al. 2017, arXiv 1706.05137: the ablation without experts.
     """
 
+    # The encoder and decoder then call it once, on the positions of all their sequences together.
     position_wise = True
 
     def __init__(
@@ -72,6 +73,7 @@ class FeedForward(CompositeLayer):
     def build(self, input_shape: Shape):
         block_shape("inputs", input_shape, self.hidden_dim, ranks=(2, 3))
         width = self.intermediate_dim or self.hidden_dim
+        # Without biases, and with own copies of the initializer, as an expert of `MoELayer`.
         common = {"use_bias": False, "dtype": self.dtype_policy}
         self.dense_in = keras.layers.Dense(
             width,
@@ -86,6 +88,7 @@ class FeedForward(CompositeLayer):
             name="dense_out",
             **common,
         )
+        # `dropout` itself is the rate, under which `get_config` finds it.
         self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
         self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
         self.dense_in.build(input_shape)

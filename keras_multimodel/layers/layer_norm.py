@@ -38,6 +38,7 @@ class LayerNorm(keras.layers.Layer):
         self.offset = self.add_weight(name="offset", shape=shape, initializer="zeros")
 
     def call(self, inputs: Tensor):
+        # As a matrix of rows, for which the gradients to scale and offset sum over one axis.
         rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
         y = layer_norm(rows, self.scale, self.offset, self.epsilon)
         return ops.reshape(y, ops.shape(inputs))

@@ -48,6 +48,7 @@ class TimingSignal(keras.layers.Layer):
             raise ValueError(
                 f"`inputs` must be of shape (batch, length, depth). Received: shape={input_shape}"
             )
+        # NumPy constants, not weights: saved models do not hold them.
         self._rates, self._phases = self.rates_and_phases(input_shape[-1])
 
     def rates_and_phases(self, depth: int) -> tuple[np.ndarray, np.ndarray]:
@@ -58,6 +59,7 @@ class TimingSignal(keras.layers.Layer):
 
     def signal(self, length: int | Tensor, start: int | Tensor = 0) -> Tensor:
         """Returns the float32 signal `(length, depth)` of the positions from `start`."""
+        # In float32 under every policy: bfloat16 has no integers above 256 in steps of 1.
         positions = ops.cast(ops.arange(length) + start, "float32")
         rates, phases = (ops.cast(x, "float32") for x in (self._rates, self._phases))
         return ops.sin(positions[:, None] * rates + phases)

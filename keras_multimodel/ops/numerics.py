@@ -45,6 +45,7 @@ def layer_norm(x: Tensor, scale: Tensor, offset: Tensor, epsilon: float) -> Tens
     Returns:
         `(rows, channels)` of the dtype of `x`.
     """
+    # The variance of bfloat16 values would have 8 bits.
     wide = at_least_float32(x)
     scale, offset = ops.cast(scale, wide.dtype), ops.cast(offset, wide.dtype)
     if keras.backend.backend() == "tensorflow":

@@ -81,6 +81,7 @@ class AudioModality(ModalityNet):
         self.autocast = False
 
     def build(self, input_shape: Shape):
+        # A waveform is an image of width 1, so that both kinds pass the same blocks.
         width = 3 if self.num_bins else 1
         channels = 1
         if self.stem_channels:
@@ -103,6 +104,7 @@ class AudioModality(ModalityNet):
                 filters,
                 kernel_size=(3, width),
                 strides=(2, 1),
+                # As in the authors' code, where the last block's shortcut is linear.
                 relu_on_shortcut=i < self.num_blocks - 1,
                 dtype=self.dtype_policy,
                 name=f"block_{i}",
@@ -126,6 +128,7 @@ class AudioModality(ModalityNet):
             real = block.downsample(real)
         if self.num_bins is None:
             return x[:, :, 0]
+        # Convolutions and norms write into padding; the body must see zeros there.
         x = self.merge_norm(self.merge_pointwise(self.merge_depthwise(ops.relu(x))))
         return ops.where(real[:, :, None], x, ops.zeros_like(x))
 
@@ -161,6 +164,7 @@ class AudioModality(ModalityNet):
         sounds = inputs != 0
         if self.num_bins:
             sounds = ops.any(sounds, axis=-1)
+        # Silence within a sound is real: only zeros that nothing follows are padding.
         following = ops.cumsum(ops.flip(ops.cast(sounds, "int32"), axis=1), axis=1)
         return ops.flip(following > 0, axis=1)
 

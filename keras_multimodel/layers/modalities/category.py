@@ -101,6 +101,7 @@ class CategoryModality(ModalityNet):
         self._prepare_decode(inputs, like)
         if self.exit_flow.rank == 3:
             return self.exit_flow(inputs, mask=mask)
+        # The encoder pads a step's sequences to one length, so a grid may have positions behind it.
         _, height, width, _ = ops.shape(like)
         grid = inputs[:, : height * width]
         return self.exit_flow(ops.reshape(grid, (-1, height, width, self.hidden_dim)))
@@ -123,6 +124,7 @@ class CategoryModality(ModalityNet):
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> None:
         return None  # one position, or logits
 
+    # Keras' own would hold the shape of the first call only, which is one direction.
     def get_build_config(self):
         rank = None if self.exit_flow is None else self.exit_flow.rank
         config = {"encodes": self.embedding is not None, "rank": rank}
@@ -175,6 +177,6 @@ class CategoryModality(ModalityNet):
 
 
 def _count_positions(shape):
-    """Returns height times width of a grid, None where they are not known yet."""
+    """Returns height times width of a grid, None while the graph does not know them."""
     sizes = shape[1:3]
     return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None

@@ -79,6 +79,7 @@ class ImageModality(ModalityNet):
         self.conv_1 = self._make_conv(64, 1, "conv_1")
         self.norm_1 = LayerNorm(dtype=self.dtype_policy, name="norm_1")
         self.blocks = [
+            # As in the authors' code, where only the first block's shortcut starts with a ReLU.
             ConvRes(filters, relu_on_shortcut=i == 0, dtype=self.dtype_policy, name=f"block_{i}")
             for i, filters in enumerate(self._widths())
         ]

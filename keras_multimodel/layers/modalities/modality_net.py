@@ -151,5 +151,6 @@ class ModalityNet(CompositeLayer):
     @classmethod
     def from_config(cls, config: dict):
         config = dict(config)
+        # `keras.layers.Layer` deserializes no arguments of its own accord.
         config["preprocessor"] = keras.saving.deserialize_keras_object(config.get("preprocessor"))
         return cls(**config)

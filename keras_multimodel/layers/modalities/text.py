@@ -70,6 +70,7 @@ class TextModality(ModalityNet):
 
     def build(self, input_shape: Shape):
         self.embeddings = self._table("embeddings")
+        # The same variable under two names: Keras saves it once.
         self.output_embeddings = (
             self.embeddings if self.tie_weights else self._table("output_embeddings")
         )
@@ -87,6 +88,8 @@ class TextModality(ModalityNet):
                 "`inputs` must be integer ids of shape (batch, length). "
                 f"Received: shape={tuple(inputs.shape)}, dtype={inputs.dtype}"
             )
+        # The factor sqrt(hidden_dim) gives inputs a variance of 1, while the table itself starts
+        # small enough to score the outputs with it.
         x = ops.take(ops.cast(self.embeddings, self.compute_dtype), inputs, axis=0)
         real = ops.cast(ops.not_equal(inputs, 0), x.dtype)
         return x * (real * self.hidden_dim**0.5)[..., None]

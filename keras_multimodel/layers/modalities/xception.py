@@ -94,6 +94,7 @@ class ConvRes(keras.layers.Layer):
             name="shortcut_conv",
         )
         self.shortcut_norm = self._make_norm("shortcut_norm")
+        # No height or width: `SeparableConv2D` needs channels only, and images vary in size.
         inner = (None, None, None, self.filters)
         self.conv_0.build(input_shape)
         self.conv_1.build(inner)
@@ -226,6 +227,7 @@ class ExitFlow(keras.layers.Layer):
             )
         self.rank = len(input_shape)
         width = input_shape[-1]
+        # The multiples of the authors' code: 1.25, 2 and 2.5.
         widths = [width, width * 5 // 4, width * 2, width * 5 // 2]
         grid = self.rank == 4
         layout = {
@@ -300,6 +302,7 @@ def _mean(x, rows):
     """Returns the mean over real positions, zero where there is none."""
     if rows is None:
         return ops.mean(x, axis=(1, 2))
+    # Half precision loses what a long sum gains: bfloat16 has 8 bits of precision.
     x = at_least_float32(x)
     rows = ops.cast(rows, x.dtype)
     total = ops.sum(x * rows, axis=(1, 2))

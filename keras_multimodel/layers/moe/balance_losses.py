@@ -18,6 +18,7 @@ def squared_coefficient_of_variation(x: Tensor) -> Tensor:
     Reference:
         Shazeer et al. 2017, arXiv 1701.06538, equation 7.
     """
+    # The authors' epsilons, which keep the value of no tokens at 0.
     size = x.shape[0] + 1e-10
     mean = ops.sum(x) / size
     return ops.sum(ops.square(x - mean)) / size / (ops.square(mean) + 1e-10)

@@ -169,6 +169,7 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
         self.shared_kernels = []
         if self.shared_expert_dim:
             self.shared_kernels = self._add_kernels("shared_", 1, self.shared_expert_dim)
+        # Saved models find the weights under these attributes: keep the names.
         self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
         self.norm.build(input_shape)
         if self.count_tokens:
@@ -245,6 +246,7 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
         """Empties the places that are beyond the capacity of their expert."""
         if self.capacity_factor is None:
             return routing
+        # Of this replica alone: to count over all would need the order of tokens among replicas.
         choices = ops.sum(weights) * self.top_k
         capacity = ops.ceil(choices * (self.capacity_factor / self.num_experts))
         kept = within_capacity(routing.indices, self.num_experts, capacity)
@@ -254,6 +256,7 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
         )
 
     def _add_losses(self, routing, weights):
+        # In float32: under mixed precision Keras adds losses of float32 only.
         self.add_loss(self.balance_loss_weight * ops.cast(routing.loss, "float32"))
         if self.z_loss_weight:
             self.add_loss(self.z_loss_weight * router_z_loss(routing.logits, weights))

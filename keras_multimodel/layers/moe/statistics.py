@@ -88,6 +88,7 @@ class ExpertStatistic(keras.metrics.Metric):
     def update_state(self, *args, **kwargs):
         """Does nothing: the layer counts."""
 
+    # Zero while a step is compiled: the value is read again, and right, when the epoch has ended.
     def result(self):
         if not all(_keras_compat.has_value(counter) for counter in self._counters()):
             return ops.zeros(())
@@ -112,6 +113,7 @@ def entropy(logits: Tensor) -> Tensor:
     """Returns `(T,)`, the entropy of the softmax of `logits` `(T, E)` over that of uniform."""
     log_probabilities = ops.log_softmax(logits, axis=-1)
     nats = -ops.sum(ops.exp(log_probabilities) * log_probabilities, axis=-1)
+    # Of a single expert both are 0.
     return nats / max(math.log(logits.shape[-1]), 1e-9)
 
 

@@ -66,6 +66,7 @@ class BiasBalancedRouter(Router):
         logits = ops.matmul(tokens, self.gate_kernel)
         bias = ops.convert_to_tensor(self.bias)
         biased, experts = self.choose(ops.sigmoid(logits) + bias)
+        # Back to the score itself: a bias in the gates would change what experts contribute.
         gates = biased - ops.take(bias, experts)
         chosen = self.without_padding(experts, mask)
         if training:

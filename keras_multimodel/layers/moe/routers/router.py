@@ -90,6 +90,7 @@ class Router(keras.layers.Layer):
         kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
         **kwargs,
     ):
+        # `setdefault`: a config that is loaded names its dtype.
         if keras.config.dtype_policy().compute_dtype != "float64":
             kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)

@@ -52,6 +52,7 @@ class TopKRouter(Router):
         logits = ops.matmul(tokens, self.gate_kernel)
         probabilities = softmax(logits)
         gates, experts = self.choose(probabilities)
+        # Without it gates shrink with the number of experts, as the softmax is over all of them.
         if self.normalize:
             gates = gates / ops.sum(gates, axis=-1, keepdims=True)
         chosen = self.without_padding(experts, mask)
