@@ -14,8 +14,8 @@ class ModalityNet(CompositeLayer):
     """Translates one kind of data into the body's representation, and the body's output back.
 
     A subclass is a new modality. It implements `encode` if tasks may read it, `decode` if tasks may
-    write it, or both, and sets the class attributes below; a net that reads ids overrides `num_ids`.
-    One instance used by several tasks shares its weights between them.
+    write it, or both, and sets the class attributes below. A net that reads ids overrides
+    `num_ids`. One instance used by several tasks shares its weights between them.
 
     Attributes:
         example_shape: shape of one example as the net reads it, without the batch axis; None for an
