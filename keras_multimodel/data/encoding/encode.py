@@ -198,8 +198,8 @@ class ExampleEncoder:
             if array.dtype.is_integer:
                 is_content &= array != END_ID
             yield tf.reduce_any(is_content), "empty", received("hold more than padding")
-        size = getattr(net, "vocabulary_size" if rank else "num_classes", None)
-        if size is not None and rank in (0, 1) and array.dtype.is_integer:
+        size = getattr(net, "num_ids", None)
+        if size is not None and array.dtype.is_integer:
             inside = tf.reduce_all((array >= 0) & (tf.cast(array, tf.int64) < size))
             reason = "not in the vocabulary" if rank else "not a class"
             yield inside, reason, received(f"be from 0 to {size - 1}")

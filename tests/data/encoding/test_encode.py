@@ -194,8 +194,8 @@ def test_too_long(max_length):
 @pytest.mark.parametrize(
     "value,nets,reason",
     [
-        (np.int64(3), {"num_classes": 3}, "not a class"),
-        (np.array([4, 9, 1]), {"vocabulary_size": 9}, "not in the vocabulary"),
+        (np.int64(3), {"num_ids": 3}, "not a class"),
+        (np.array([4, 9, 1]), {"num_ids": 9}, "not in the vocabulary"),
         (np.array([1, 0, 0]), {}, "empty"),
         (np.zeros(3, "float32"), {}, "empty"),
         (np.array([[np.nan]], "float32"), {}, "not finite"),
@@ -209,6 +209,15 @@ def test_arrays_without_a_preprocessor(value, nets, reason):
     with pytest.warns(UserWarning):
         assert len(list(data.encode(examples, task, on_bad="skip", report=report))) == 1
     assert report.counts == {reason: 1}
+
+
+@pytest.mark.parametrize("attribute", ["vocabulary_size", "num_classes"])
+def test_integers_of_a_net_that_has_no_ids_are_not_checked(attribute):
+    """Only `num_ids` says that values are ids, whatever else a net of the user's is called."""
+    values = np.array([[7, -3], [1, 2]])
+    task = make_task(None, None, inputs={attribute: 3}, targets={attribute: 3})
+    for inputs, targets in ((values, [0, 9]), ([-5, 4], values)):
+        assert len(list(data.encode(dataset(inputs, targets), task))) == 2
 
 
 def test_errors_of_other_preprocessors():
