@@ -26,11 +26,11 @@ def position_weights(
         weights = ops.cast(ops.not_equal(y_true, mask_id), "float32")
     if sample_weight is None:
         return weights
-    sample_weight = ops.cast(sample_weight, "float32")
+    given: Tensor = ops.cast(sample_weight, "float32")
     # A weight per example counts for each of its positions.
-    while len(sample_weight.shape) < len(weights.shape):
-        sample_weight = sample_weight[..., None]
-    return weights * sample_weight
+    while len(given.shape) < len(weights.shape):
+        given = given[..., None]
+    return weights * given
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
