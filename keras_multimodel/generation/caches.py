@@ -51,8 +51,9 @@ def reorder_cache(block: SteppingBlock, cache: Nested, rows: Tensor) -> Nested:
         cache: its cache.
         rows: int32 `(batch,)`.
     """
-    if hasattr(block, "reorder_cache"):
-        return block.reorder_cache(cache, rows)
+    own = getattr(block, "reorder_cache", None)
+    if own is not None:
+        return own(cache, rows)
     return keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), cache)
 
 
@@ -91,7 +92,7 @@ class _Recomputed:
     def __init__(self, block):
         self.block = block
 
-    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
+    def initial_cache(self, batch_size, max_length, source: Tensor = None, source_mask=None):
         shape = (batch_size, max_length, source.shape[-1])
         inputs = ops.zeros(shape, keras.backend.standardize_dtype(source.dtype))
         return {"inputs": inputs, "source": source, "source_mask": source_mask}

@@ -201,6 +201,10 @@ class TaskGenerator:
     def _prepare(self, inputs, request):
         """Checks all arguments before any work starts.
 
+        Args:
+            inputs: the raw inputs.
+            request: how outputs are chosen.
+
         Returns:
             The loop, None for a task of classes; one array per input; the most ids to write; one
             seed per input.

@@ -113,12 +113,13 @@ class RawBatcher:
                 f"`{self.argument}` of task {self.task!r} must have at most {self.limit} "
                 f"positions. Received: {name} of length {array.shape[0]}"
             )
-        if self.cut is not None and array.shape[0] > self.cut:
+        preprocessor = self.net.preprocessor
+        if preprocessor is not None and self.cut is not None and array.shape[0] > self.cut:
             user_warnings.warn(
                 f"`{name}` has {array.shape[0]} positions and is cut to {self.cut}, the "
                 f"`max_length` of the preprocessor of task {self.task!r}.",
             )
-            array = np.asarray(self.net.preprocessor(example)).astype(array.dtype)
+            array = np.asarray(preprocessor(example)).astype(array.dtype)
         return array
 
     def _preprocess(self, example):

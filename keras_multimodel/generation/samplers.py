@@ -185,4 +185,5 @@ def row_seeds(seed: Any, sampler_seed: int | None, count: int) -> list[int]:
 
 
 def _is_integer(value) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return is_integer and int(value) >= 0

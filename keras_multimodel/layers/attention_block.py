@@ -243,7 +243,7 @@ class AttentionBlock(CompositeLayer):
             x = step(x, mask=mask)
         x = self.self_attention(x, x, source_mask=mask)
         x = self.self_norm(targets + self.residual_dropout(x, training=training))
-        if source is None:
+        if self.source_attention is None:
             return x
         found = self.source_attention(x, source, source_mask=source_mask)
         return self.source_norm(x + self.residual_dropout(found, training=training))

@@ -73,6 +73,7 @@ class SteppingBlock(Protocol):
         Returns:
             `(batch, hidden_dim)`, and the cache for the next position.
         """
+        ...
 
     # A third method is optional. Beam search calls it to exchange rows of the cache, and takes
     # them along the first axis of every tensor where a block has no such method:

@@ -91,8 +91,9 @@ def attend_to_prefix(queries: Tensor, keys: Tensor, values: Tensor, index: Tenso
 
     def add_chunk(start, greatest, total, found):
         size = (*keys.shape[:3], _CHUNK)
-        chunk = [ops.slice(x, (0, 0, 0, start), size) for x in (keys, values)]
-        more = attend(queries, *chunk, ops.arange(_CHUNK) + start <= index)
+        some_keys = ops.slice(keys, (0, 0, 0, start), size)
+        some_values = ops.slice(values, (0, 0, 0, start), size)
+        more = attend(queries, some_keys, some_values, ops.arange(_CHUNK) + start <= index)
         # Both sums are scaled to the greatest score of all, as the softmax of the whole is.
         highest = ops.maximum(greatest, more[0])
         old, new = ops.exp(greatest - highest), ops.exp(more[0] - highest)
@@ -126,7 +127,7 @@ def _row_extreme(x, pairwise, reduce):
     return x
 
 
-def _cores():
+def _cores() -> int:
     """Returns how many cores TensorFlow runs on, 1 if there is a GPU or on another backend."""
     if keras.backend.backend() != "tensorflow":
         return 1

@@ -202,7 +202,8 @@ def _broken(content: bytes, received: str) -> BadExampleError:
 
 def resample(waveform: tf.Tensor, rate: tf.Tensor, sampling_rate: int) -> tf.Tensor:
     """Resamples float32 `(samples,)` from one rate to another, without delay."""
-    if native_ops() is None:
+    ops = native_ops()
+    if ops is None:
         return _resample_scipy(waveform, rate, sampling_rate)
     rate = tf.cast(rate, tf.int64)
     target = tf.constant(sampling_rate, tf.int64)
@@ -210,7 +211,7 @@ def resample(waveform: tf.Tensor, rate: tf.Tensor, sampling_rate: int) -> tf.Ten
     late = ((taps - 1) // 8 * 8 + 8) // 2  # samples before resampling
     before = tf.math.floormod(-late, rate)  # makes it whole seconds
     padded = tf.pad(waveform, [[before, late + rate // target + 2]])[:, tf.newaxis]
-    resampled = native_ops().io_audio_resample(padded, rate_in=rate, rate_out=target)[:, 0]
+    resampled = ops.io_audio_resample(padded, rate_in=rate, rate_out=target)[:, 0]
     start = (late + before) // rate * target
     length = -tf.math.floordiv(-tf.size(waveform, tf.int64) * target, rate)
     return resampled[start : start + length]

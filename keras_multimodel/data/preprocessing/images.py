@@ -201,7 +201,7 @@ def _look(content: bytes) -> tuple[np.int32, np.int32]:
             orientation = image.getexif().get(_ORIENTATION, 1) if known else 1
         except Exception:  # viewers show an image whose EXIF is broken
             orientation = 1
-        decoder = {"JPEG": _JPEG, "MPO": _JPEG, "PNG": _PNG}.get(image.format, _OTHER)
+        decoder = {"JPEG": _JPEG, "MPO": _JPEG, "PNG": _PNG}.get(image.format or "", _OTHER)
         # TensorFlow reads 8 bits with opacity wrongly: gray of 1, 2 or 4 bits gets an opacity of
         # 1, 3 or 15. So 4 channels only where the file has opacity, or 16 bits.
         if decoder == _PNG and (image.has_transparency_data or content[24] == 16):
@@ -212,7 +212,7 @@ def _look(content: bytes) -> tuple[np.int32, np.int32]:
 def _decode_with_pillow(content: bytes) -> np.ndarray:
     with _open(content) as image:
         try:
-            frame = image.tile[0][1] if image.format == "GIF" else None
+            frame = getattr(image, "tile")[0][1] if image.format == "GIF" else None
             pixels = np.array(image.convert("RGBA"))
         except Exception as error:
             raise _broken(content, error) from error

@@ -120,7 +120,7 @@ def in_python(
     else:
         dtypes = tf.nest.map_structure(lambda part: part.dtype, spec)
         results = tf.numpy_function(function, tensors, dtypes, stateful=False)
-    if isinstance(spec, tf.TensorSpec):
+    if not isinstance(spec, tuple):
         return tf.ensure_shape(tf.convert_to_tensor(results, spec.dtype), spec.shape)
     return tuple(
         tf.ensure_shape(tf.convert_to_tensor(result, part.dtype), part.shape)

@@ -151,6 +151,12 @@ def train_text_preprocessor(
 def read_sentences(sentences: Iterable[str | bytes] | tf.data.Dataset) -> list[str]:
     """Returns the sentences that are not blank; see `read_strings`.
 
+    Args:
+        sentences: strings, or a data set of strings.
+
+    Returns:
+        The sentences, decoded.
+
     Raises:
         ValueError: there is none.
     """

@@ -94,9 +94,11 @@ def read_strings(argument: str, strings: Iterable[str | bytes] | tf.data.Dataset
             f"`{argument}` must be several strings, not one. Received: {argument}={strings[:40]!r}"
         )
     if isinstance(strings, tf.data.Dataset):
-        strings = strings.as_numpy_iterator()
+        elements = strings.as_numpy_iterator()
+    else:
+        elements = strings
     texts = []
-    for number, text in enumerate(strings):
+    for number, text in enumerate(elements):
         if not isinstance(text, str | bytes):
             raise ValueError(f"`{argument}` must hold strings. Received: {text!r}")
         texts.append(decode_utf8(f"{argument}[{number}]", text))

@@ -66,8 +66,10 @@ def read_pairs(
     named = _check_columns(columns)
     first = list(itertools.islice(_rows(path, quoting), _LOOKED_AT))
     if named:
-        columns = _numbers(path, first[0], columns)
-    needed = max(columns.values()) + 1
+        places = _numbers(path, first[0], columns)
+    else:
+        places = {side: int(number) for side, number in columns.items()}
+    needed = max(places.values()) + 1
     if max(len(row.cells) for row in first) < needed:
         raise ValueError(
             f"`path` must have rows of at least {needed} columns, separated by tabs. "
@@ -82,7 +84,7 @@ def read_pairs(
                 expected = f"a row must have {needed} columns"
                 problem = f"missing column: {expected}. Received: {len(cells)}"
             cells = cells + [""] * needed
-            yield cells[columns["inputs"]], cells[columns["targets"]], f"{path}:{number}", problem
+            yield cells[places["inputs"]], cells[places["targets"]], f"{path}:{number}", problem
 
     return rows
 

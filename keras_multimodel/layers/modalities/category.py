@@ -162,7 +162,7 @@ class CategoryModality(ModalityNet):
             )
         if self.exit_flow is None:
             self.build(shape, like_shape=like_shape)
-        is_grid = like is not None and len(like_shape) == 4
+        is_grid = like_shape is not None and len(like_shape) == 4
         if is_grid != (self.exit_flow.rank == 4):
             raise ValueError(
                 f"`like` must have rank {self.exit_flow.rank}, as in the first call: one net "
