@@ -150,6 +150,9 @@ class BuiltBeforeData(keras.Model):
 
         Args:
             clone: function from a layer to its copy.
+
+        Raises:
+            NotImplementedError: a subclass must define it.
         """
         raise NotImplementedError
 

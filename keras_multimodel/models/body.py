@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Callable, Sequence
 
+from typing import Any
+
 import keras
 
 from keras_multimodel.argument_checks import positive_int
@@ -67,7 +69,8 @@ class Body:
             timing=TimingSignal(name="timing"),
             name="encoder",
         )
-        self.mixer = self.decoder = None
+        self.mixer: Any = None
+        self.decoder: Any = None
         self.commands: dict[str, CommandToken] = {}
         self._add_writers(writers)
 

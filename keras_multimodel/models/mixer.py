@@ -72,7 +72,7 @@ class Mixer(keras.layers.Layer):
         ]
 
     def _mix(self, x, source, mask, source_mask, training):
-        if not self.reads_source:
+        if self.join_norm is not None:
             x = self.join_norm(x + _aligned(source, source_mask, ops.shape(x)[1]))
         arguments = {"mask": mask, "source": source, "source_mask": source_mask}
         if self.attention is not None:
@@ -95,7 +95,7 @@ class Mixer(keras.layers.Layer):
     ) -> tuple[Tensor, dict[str, Nested]]:
         """Maps position `index`, `(batch, hidden_dim)`, to its output; see `SteppingBlock`."""
         x = inputs
-        if not self.reads_source:
+        if self.join_norm is not None:
             x = self.join_norm(x + ops.take(cache["source"], index, axis=1))
         x, blocks = self._chain().step(x, cache["blocks"], index)
         return x, {**cache, "blocks": blocks}

@@ -22,7 +22,7 @@ def clone(template: keras.layers.Layer, name: str, causal: bool = False) -> kera
     Returns:
         The layer, not built.
     """
-    config = _without_shared_ids({**template.get_config(), "name": name})
+    config: dict[str, Any] = _without_shared_ids({**template.get_config(), "name": name})
     if causal and "padding" in config:
         config["padding"] = "causal"
     if causal and "causal" in config:

@@ -94,7 +94,9 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         return step(*args) if weighting is None else weighting.train_step(self, step, *args)
 
     # Lets `task_weighting` choose the factors, and names a task whose targets do not fit.
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x=None, y: Any = None, y_pred: Any = None, sample_weight=None, training=True
+    ):
         checks.check_targets(self._tasks, y)
         if self.task_weighting is not None and training:
             losses = joint_loss.task_losses(self, y, y_pred, sample_weight)

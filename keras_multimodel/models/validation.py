@@ -185,6 +185,7 @@ def check_data(tasks: dict[str, Task], x: Any, y: Any = None, argument: str = "x
         _check_examples(argument, x, y)
         check_values(tasks, x, y)
         return x
+    first: Any = None
     if inspect.isgenerator(x):
         first = next(x, None)
         # A generator again: Keras does not take a chain of iterators.
@@ -256,7 +257,7 @@ def _checked_dataset(tasks, dataset, argument, targets):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
         for name, value, net in _parts(tasks, x, y if targets else None):
             _assert_values(tf, name, value, net)
-        return batch if len(batch) > 1 else batch[0]
+        return batch[0] if len(batch) == 1 else batch
 
     return dataset.map(check, name="check_values")
 

@@ -135,4 +135,4 @@ def _cores() -> int:
 
     if any(device.device_type != "CPU" for device in tf.config.list_physical_devices()):
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -93,10 +93,8 @@ def read_strings(argument: str, strings: Iterable[str | bytes] | tf.data.Dataset
         raise ValueError(
             f"`{argument}` must be several strings, not one. Received: {argument}={strings[:40]!r}"
         )
-    if isinstance(strings, tf.data.Dataset):
-        elements = strings.as_numpy_iterator()
-    else:
-        elements = strings
+    read = getattr(strings, "as_numpy_iterator", None)  # of a data set
+    elements = strings if read is None else read()
     texts = []
     for number, text in enumerate(elements):
         if not isinstance(text, str | bytes):
