@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Sequence
-
 from typing import Any
 
 import keras
