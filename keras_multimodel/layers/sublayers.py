@@ -96,5 +96,7 @@ def set_layer_state(layer: keras.layers.Layer, state: dict[str, Any]) -> None:
         layer.quantize(quantization["mode"], config=config)
     if lora and not layer.lora_enabled:
         layer.enable_lora(**lora)
+    if lora:
+        layer.lora_alpha = lora["lora_alpha"]  # which Keras' own configs forget
     if layer.trainable != state.get("trainable", True):
         layer.trainable = state.get("trainable", True)

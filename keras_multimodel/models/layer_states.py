@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_multimodel import _keras_compat, user_warnings
+from keras_multimodel.layers.sublayers import layer_state, set_layer_state
 from keras_multimodel.models.body import Body
 from keras_multimodel.models.task import Task, unique_modalities
 
@@ -54,7 +55,8 @@ def set_layer_states(tasks: list[Task], body: Body, states: dict[str, Any]) -> N
             continue
         for i, layer in enumerate(layers):
             state = found["layers"].get(str(i), {})
-            _set_numerics(layer, state)
+            set_layer_state(layer, state)
+            _set_policy(layer, state)
             trainable[id(layer)] = layer, state.get("trainable", True)
     # Twice: a flag that is set also reaches the layers within, some of which come earlier.
     for layer, flag in [*trainable.values()] * 2:
@@ -74,32 +76,13 @@ def _parts(tasks, body):
 
 
 def _state(layer, root):
-    state: dict[str, Any] = {}
-    if not layer.trainable:
-        state["trainable"] = False
-    if getattr(layer, "lora_enabled", False):
-        state["lora"] = {"rank": layer.lora_rank, "lora_alpha": layer.lora_alpha}
-    mode = getattr(layer, "quantization_mode", None)
-    if mode is not None:
-        config = getattr(layer, "quantization_config", None)
-        state["quantization"] = {
-            "mode": mode,
-            "config": keras.saving.serialize_keras_object(config),
-        }
-    elif layer.dtype_policy != root.dtype_policy:
+    state = layer_state(layer)
+    if "quantization" not in state and layer.dtype_policy != root.dtype_policy:
         state["dtype"] = keras.saving.serialize_keras_object(layer.dtype_policy)
     return state
 
 
-def _set_numerics(layer, state):
-    quantization, lora = state.get("quantization"), state.get("lora")
-    if quantization and layer.quantization_mode is None:
-        config = keras.saving.deserialize_keras_object(quantization["config"])
-        layer.quantize(quantization["mode"], config=config)
-    if lora and not layer.lora_enabled:
-        layer.enable_lora(**lora)
-    if lora:
-        layer.lora_alpha = lora["lora_alpha"]  # which Keras' own configs forget
+def _set_policy(layer, state):
     if "dtype" in state:
         policy = keras.saving.deserialize_keras_object(state["dtype"])
         if layer.dtype_policy != policy:
