@@ -7,6 +7,7 @@ at the releases that passed.
 
 import contextlib
 import functools
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -141,6 +142,8 @@ class BuiltBeforeData(keras.Model):
     `clone_arguments` and `finish_clone`: see `clonable`.
     """
 
+    _batches: weakref.ref | None = None
+
     def make_variables(self) -> None:
         """Makes the variables of optimizer, losses and metrics that do not exist yet."""
         raise NotImplementedError
@@ -159,13 +162,19 @@ class BuiltBeforeData(keras.Model):
     def finish_clone(self, clone: "BuiltBeforeData") -> None:
         """Gives a copy of this model what its arguments do not tell."""
 
-    def _symbolic_build(self, *args, **kwargs):
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        self._keep(iterator)
         self.make_variables()
 
-    def _maybe_symbolic_build(self, *args, **kwargs):
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # TensorFlow's trainer calls this one. Without a strategy it makes variables while tracing.
+        self._keep(iterator)
         if self._distribute_strategy is not None:
             self.make_variables()
+
+    def _keep(self, iterator):
+        # Weakly: what `fit` has in hand while it runs must not keep a data set alive afterwards.
+        self._batches = None if iterator is None else weakref.ref(iterator)
 
     def _run_through_graph(self, inputs, *args, **kwargs):
         # A call of the model comes here too: only `clone_model` wants copies of the layers.
@@ -201,3 +210,32 @@ def open_to_sublayers(layer: keras.layers.Layer) -> Iterator[None]:
     finally:
         if was_locked:
             layer._tracker.lock()
+
+
+def batches_of_fit(model: keras.Model) -> Any:
+    """Returns what counts the steps of a `fit` that has begun, or None.
+
+    To be called in `on_train_begin`: a later `evaluate` has batches of its own.
+
+    Args:
+        model: the model; None is returned for one that is not a `BuiltBeforeData`.
+    """
+    kept = model._batches if isinstance(model, BuiltBeforeData) else None
+    return None if kept is None else kept()
+
+
+def expect_steps(batches: Any, steps: int) -> None:
+    """Sets how many steps the next epoch of a `fit` has.
+
+    Keras asks a data set for its size once in a `fit`. An epoch that resumes has the rest of its
+    steps only: Keras would run out of data there, which ends the epoch too, but with a warning. The
+    flag `stop_training`, the only public way to end an epoch, says that all training ends.
+
+    Args:
+        batches: what `batches_of_fit` returned; nothing happens if it is None.
+        steps: the number of steps.
+    """
+    if batches is not None:
+        batches._num_batches = steps
+        if batches.steps_per_epoch:
+            batches.steps_per_epoch = steps

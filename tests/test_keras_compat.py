@@ -221,3 +221,37 @@ def test_open_to_sublayers():
 
 def test_has_value():
     assert _keras_compat.has_value(keras.Variable(1.0)), changed("Variable._value")
+
+
+@pytest.mark.parametrize("arguments", [{}, {"steps_per_epoch": 4}, {"validation": True}], ids=str)
+@pytest.mark.filterwarnings("error:Your input ran out of data")
+def test_expect_steps(arguments):
+    class Model(_keras_compat.BuiltBeforeData):
+        def make_variables(self):
+            pass
+
+    class Expect(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.batches = _keras_compat.batches_of_fit(self.model)
+            self.steps = []
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.steps.append(0)
+            _keras_compat.expect_steps(self.batches, 2 if epoch == 1 else 4)
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.steps[-1] += 1
+
+    inputs = keras.Input((1,))
+    model = Model(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse")
+    x = y = np.ones((4, 1), "float32")
+    expect = Expect()
+    options = dict(arguments)
+    if options.pop("validation", False):
+        options["validation_data"] = (x[:1], y[:1])
+    model.fit(x, y, batch_size=1, epochs=3, verbose=0, callbacks=[expect], **options)
+    assert expect.steps == [4, 2, 4], changed("EpochIterator._num_batches")
+    other = make_model()
+    assert _keras_compat.batches_of_fit(other) is None
+    _keras_compat.expect_steps(None, 3)

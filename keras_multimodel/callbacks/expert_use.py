@@ -1,9 +1,11 @@
-"""Which experts each task uses."""
+"""Which experts each task uses, and which experts die."""
 
 import importlib.util
 import io
 import itertools
+import os
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,29 +14,32 @@ from keras import ops
 
 from keras_multimodel import _keras_compat, user_warnings
 from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.callbacks.files import writable_directory
 from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.models.multimodel import MultiModel
 from keras_multimodel.visualization import over_fair_share, plot_expert_use
 
 
-def expert_use(model, data, batches: int = 1) -> dict[str, dict[str, np.ndarray]]:
+def expert_use(
+    model: MultiModel, data: Iterable | Mapping[str, Iterable], batches: int = 1
+) -> dict[str, dict[str, np.ndarray]]:
     """Counts, task by task, the tokens that each expert receives.
 
-    Every task passes the model alone, without training and without its padding. No weight, counter
+    Each task runs through the model alone, in inference; padding does not count. No weight, counter
     or metric of the model changes.
 
     Args:
         model: a `MultiModel`.
         data: batches `(x, y)` of all tasks, as `kmm.data.mix` makes them, or a dict from tasks to
             batches of each, as `kmm.data.batch` makes them.
-        batches: how many batches to read; of a dict, from each of its data sets.
+        batches: number of batches to read; for a dict, from each of its data sets.
 
     Returns:
-        layer -> task -> int64 `(num_experts,)`. A task that does not pass a layer is not among its
-        keys: one whose targets are classes does not pass the decoder.
+        layer -> task -> int64 `(num_experts,)`. A layer has no key for a task that does not use it,
+        such as the decoder's experts for a task whose targets are classes.
 
     Raises:
-        ValueError: `model` is no `MultiModel` or has no `MoELayer` that counts its tokens,
+        ValueError: `model` is not a `MultiModel` or has no `MoELayer` that counts its tokens,
             `batches` is not a positive integer, or a task has no batch.
     """
     return _Meter(model, data, batches).read()
@@ -44,37 +49,43 @@ class ExpertUse(keras.callbacks.Callback):
     """Measures which experts each task uses, and warns when experts die.
 
     Each measurement sends the same batches through the model, task by task; see `expert_use`. Give
-    it held-out data with some hundred tokens for each expert: one of 60 experts with `top_k=4` has
-    a fair share of 100 of 1,500 tokens.
+    it held-out data with a few hundred tokens per expert: of 1,500 tokens with `top_k=4`, the fair
+    share of one of 60 experts is 100.
 
-    With a `log_dir` TensorBoard shows, for each expert layer, the image of `plot_expert_use`, the
-    least share of an expert, and for each task the number of experts that it uses: the exponential
-    of the entropy of its choices. `history` holds all measurements: epoch -> layer -> task ->
-    `(num_experts,)`, the tokens that each expert received.
+    With a `log_dir`, TensorBoard shows for each expert layer the image of `plot_expert_use`, the
+    smallest share of an expert, and for each task the number of experts that it uses: the
+    exponential of the entropy of its choices. `history` holds all measurements: epoch -> layer ->
+    task -> `(num_experts,)`, the tokens that each expert received.
 
     Args:
         data: batches `(x, y)` of all tasks, as `kmm.data.mix` makes them, or a dict from tasks to
             batches of each, as `kmm.data.batch` makes them.
-        batches: how many batches to read; of a dict, from each of its data sets.
-        every: epochs from one measurement to the next; the last epoch is always measured.
+        batches: number of batches to read; for a dict, from each of its data sets.
+        every: number of epochs between measurements; the last epoch is always measured.
         log_dir: folder for TensorBoard, or None. Needs the package `tensorboard`, which TensorFlow
             2.17 brings and 2.21 does not.
-        threshold: an expert with less than this part of its fair share of the tokens of all tasks
-            is dying.
-        patience: after so many measurements of it in a row a dying expert is named in a warning.
+        threshold: an expert is dying below this part of its fair share of the tokens of all tasks.
+        patience: number of measurements in a row that must find an expert dying for a warning.
 
     Raises:
-        ImportError: there is a `log_dir` and no package `tensorboard`.
+        ImportError: `log_dir` is given, but the package `tensorboard` is missing.
         ValueError: `batches`, `every` or `patience` is not a positive integer, or `threshold` is
-            not between 0 and 1. At the start of training: the model is no `MultiModel` or has no
-            `MoELayer` that counts its tokens, or a task has no batch.
+            not between 0 and 1, or no file can be written in `log_dir`. At the start of training:
+            the model is not a `MultiModel` or has no `MoELayer` that counts its tokens, or a task
+            has no batch.
 
     Example:
 
     ```python
-    use = kmm.callbacks.ExpertUse(validation, batches=8, log_dir="runs/1")
-    model.fit(train, epochs=10, callbacks=[use])
-    kmm.visualization.plot_expert_use(use.latest)
+    text = kmm.layers.TextModality(50, hidden_dim=32)
+    labels = kmm.layers.CategoryModality(3, hidden_dim=32)
+    task = kmm.Task("topic", text, labels)
+    model = kmm.MultiModel([task], hidden_dim=32, moe=kmm.layers.MoELayer(32, num_experts=4))
+    model.compile("adam")
+    x, y = {"topic": {"inputs": np.ones((8, 5), "int32")}}, {"topic": np.arange(8) % 3}
+    use = kmm.callbacks.ExpertUse([(x, y)])  # of held-out batches
+    model.fit(x, y, callbacks=[use], verbose=0)
+    use.latest["encoder_experts"]["topic"]  # tokens by expert, such as [40, 0, 38, 42]
     ```
     """
 
@@ -83,13 +94,14 @@ class ExpertUse(keras.callbacks.Callback):
         data: Iterable | Mapping[str, Iterable],
         batches: int = 1,
         every: int = 1,
-        log_dir=None,
+        log_dir: str | os.PathLike | None = None,
         threshold: float = 0.01,
         patience: int = 3,
     ):
         super().__init__()
-        for name, value in (("batches", batches), ("every", every), ("patience", patience)):
-            positive_int(name, value)
+        self.batches = positive_int("batches", batches)
+        self.every = positive_int("every", every)
+        self.patience = positive_int("patience", patience)
         if not 0 <= threshold <= 1:
             raise ValueError(
                 f"`threshold` must be between 0 and 1. Received: threshold={threshold}"
@@ -99,14 +111,15 @@ class ExpertUse(keras.callbacks.Callback):
                 "`log_dir` needs TensorBoard: `pip install tensorboard`. "
                 f"Received: log_dir={log_dir!r}"
             )
+        if log_dir is not None:
+            writable_directory("log_dir", log_dir)  # TensorFlow opens it after the first epoch
         self.data = data
-        self.batches = batches
-        self.every = every
         self.log_dir = log_dir
         self.threshold = threshold
-        self.patience = patience
         self.history = {}
-        self._meter = self._writer = self._epoch = None
+        self._meter: Any = None
+        self._writer: Any = None
+        self._epoch: int | None = None
         self._measurements_below = {}
 
     @property
@@ -119,18 +132,18 @@ class ExpertUse(keras.callbacks.Callback):
         """Layer -> `(num_experts,)`: the latest tokens of all tasks over the fair share."""
         return {layer: over_fair_share(sum(use.values())) for layer, use in self.latest.items()}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None):
         self._meter = _Meter(self.model, self.data, self.batches)
         self.history, self._epoch, self._measurements_below = {}, None, {}
         if self.log_dir is not None:
             self._writer = tf.summary.create_file_writer(str(self.log_dir))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None):
         self._epoch = epoch
         if (epoch + 1) % self.every == 0:
             self._measure(epoch)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None):
         if self._epoch is not None and self._epoch not in self.history:
             self._measure(self._epoch)
         if self._writer is not None:
@@ -170,8 +183,7 @@ class ExpertUse(keras.callbacks.Callback):
 class _Meter:
     """Counts tokens by task and expert, on batches that it keeps.
 
-    In the model several tasks pass an expert layer as one, so each task passes it here alone. What
-    the layers count meanwhile stays in a scope, and never reaches them.
+    The model sends several tasks through an expert layer together; here each one passes it alone.
     """
 
     def __init__(self, model, data, batches):
@@ -191,6 +203,7 @@ class _Meter:
                 if id(layer) in passed
             }
             zeros = [(v, ops.zeros(v.shape, v.dtype)) for v in counters.values()]
+            # What the layers count stays in the scope, and never reaches their own counters.
             with keras.StatelessScope(state_mapping=zeros) as scope:
                 for inputs in self._inputs[task]:
                     model({task: inputs}, training=False)
@@ -201,10 +214,10 @@ class _Meter:
 
 
 def _counting_layers(model) -> dict[str, MoELayer]:
-    """Returns the expert layers by their path, with underscores as in their metrics' names."""
+    """Returns the expert layers by their path, with underscores as in the names of metrics."""
     if not isinstance(model, MultiModel):
         raise ValueError(
-            "`model` must be a MultiModel, whose tasks can be told apart. "
+            "`model` must be a MultiModel, which knows its tasks. "
             f"Received: model of type {type(model).__name__}"
         )
     layers = [layer for layer in _keras_compat.all_layers(model) if isinstance(layer, MoELayer)]
@@ -234,7 +247,7 @@ def _inputs_by_task(model, data, batches) -> dict[str, list]:
 
 
 def _experts_used(tokens) -> float:
-    """Returns the exponential of the entropy of the choices; 0 if there were none."""
+    """Returns the exponential of the entropy of the choices; 0 without any."""
     share = tokens[tokens > 0] / max(1, tokens.sum())
     return float(np.exp(-np.sum(share * np.log(share)))) if share.size else 0.0
 

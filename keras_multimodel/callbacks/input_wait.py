@@ -1,4 +1,4 @@
-"""Whether training waits for its input."""
+"""How much of its time training waits for input."""
 
 import time
 
@@ -9,21 +9,21 @@ from keras_multimodel import user_warnings
 
 
 class InputWait(keras.callbacks.Callback):
-    """Measures how much of training's time is spent waiting for batches.
+    """Measures how much of its time training waits for batches.
 
-    The logs of each epoch get `input_wait`: the time in which `fit` waited for the data set, as a
-    share of the time of the epoch's steps. Near 0 the input is fast enough; at 0.5 training would
-    be twice as fast with a faster input. The first step of `fit`, which compiles, and validation
-    are left out, so an epoch of that step alone has no `input_wait`.
+    The callback adds `input_wait` to the logs of each epoch: the time that `fit` waits for the data
+    set, as a share of the time of the epoch's steps. Near 0 the input is fast enough; at 0.5 a
+    faster input would make training twice as fast. The share leaves out the first step of `fit`,
+    which compiles, and validation; an epoch of that step alone has no `input_wait`.
 
-    On TensorFlow and JAX `fit` takes batches within its step, so the callback puts a clock around
-    the iterator that the step reads; on torch it takes the time between two steps. Elements and
-    their order stay the same. On an accelerator that runs behind the program, as with JAX, the
-    share is an upper bound: the device may still be busy. Under a `tf.distribute` strategy, which
-    fetches ahead by itself, nothing is measured, with a warning.
+    On TensorFlow and JAX, `fit` fetches batches within its step, so the callback puts a clock
+    around the iterator that the step reads; on torch it measures the time between two steps.
+    Elements and their order do not change. On an accelerator that runs asynchronously, as with JAX,
+    the share is an upper bound: the device may still be busy. Under a `tf.distribute` strategy,
+    which prefetches by itself, the callback measures nothing, and warns.
 
     Args:
-        threshold: share above which a warning tells, once, what may help.
+        threshold: share above which a warning says, once, what may help.
 
     Raises:
         ValueError: `threshold` is not from 0 to 1.
@@ -31,8 +31,12 @@ class InputWait(keras.callbacks.Callback):
     Example:
 
     ```python
-    history = model.fit(train, epochs=3, callbacks=[kmm.callbacks.InputWait()])
-    history.history["input_wait"]  # [0.02, 0.01, 0.01]
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.ones((8, 2))
+    wait = kmm.callbacks.InputWait(threshold=1.0)
+    history = model.fit(x, x[:, :1], batch_size=2, epochs=2, callbacks=[wait], verbose=0)
+    history.history["input_wait"]  # such as [0.02, 0.01]
     ```
     """
 
@@ -43,36 +47,37 @@ class InputWait(keras.callbacks.Callback):
         self.threshold = threshold
         self._between_steps = keras.backend.backend() == "torch"
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None):
         self._clock = _Clock()
         self._compiled = self._warned = False
         if not self._between_steps:
             step = self.model.train_function
+            # A training that an error ended has not given the step back.
             step = step.step if isinstance(step, _TimedStep) else step
             self.model.train_function = _TimedStep(step, self._clock)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None):
         if not self._between_steps:
             self.model.train_function = self.model.train_function.step
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None):
         self._restart()
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None):
         if self._between_steps:
             self._clock.add(time.perf_counter() - self._idle_since)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None):
         self._idle_since = time.perf_counter()
         self._steps += 1
         if not self._compiled:
             self._compiled = True
             self._restart()
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict | None = None):
         self._stop()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None):
         self._stop()
         if not self._steps or not self._clock.works:
             return
@@ -137,6 +142,8 @@ class _Clock:
             yield element
 
     def _timed_in_graph(self, iterator):
+        # The step is a compiled program: a clock in Python would run only while it is traced. The
+        # data set below fetches from the step's own, between two readings of TensorFlow's clock.
         @tf.autograph.experimental.do_not_convert
         def fetch(_):
             start = tf.timestamp()

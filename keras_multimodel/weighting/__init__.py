@@ -1,6 +1,6 @@
-"""What weighs the losses of the tasks against each other.
+"""Methods that weigh the losses of the tasks against each other during training.
 
-May import ops.
+May import ops, and no model: `MultiModel.compile` hands a method the model that it weighs.
 """
 
 from keras_multimodel.weighting.dwa import DWA as DWA

@@ -1,4 +1,4 @@
-"""Training steps that Keras does not have: TensorFlow's alone.
+"""Training steps that Keras does not have, for TensorFlow alone.
 
 Axis legend: K tasks that are weighed, N numbers in a weight.
 """
@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_multimodel import _keras_compat
 from keras_multimodel.ops.replicas import num_replicas, replica_sum
+from keras_multimodel.typing import Tensor
 from keras_multimodel.weighting.joint_loss import additional_loss, task_losses
 from keras_multimodel.weighting.task_weighting import TaskWeighting, whole_losses
 
@@ -23,15 +24,15 @@ def check_backend(weighting: TaskWeighting) -> None:
         )
 
 
-def gradient_step(model: keras.Model, measured: list, data) -> dict:
-    """Trains on one batch with factors that follow from the gradients of single tasks.
+def gradient_step(model: keras.Model, measured: list, data: tuple) -> dict:
+    """Trains on one batch, with factors that depend on the gradients of single tasks.
 
-    The gradient of the step is that of the factors times the losses, plus that of what layers
-    added to the loss.
+    The gradient of the step is that of the factors times the losses, plus that of the losses that
+    layers add.
 
     Args:
         model: a compiled `MultiModel` whose `task_weighting` has a method `gradient_factors`.
-        measured: the weights whose gradients are given to that method.
+        measured: the weights whose gradients that method gets.
         data: `(x, y)` or `(x, y, sample_weight)`.
 
     Returns:
@@ -41,6 +42,7 @@ def gradient_step(model: keras.Model, measured: list, data) -> dict:
 
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     weighting, weights = model.task_weighting, model.trainable_weights
+    # One forward pass; persistent, since each task needs a backward pass of its own.
     with tf.GradientTape(persistent=True) as tape:
         y_pred = model(x, training=True)
         parts = weighting.stack(task_losses(model, y, y_pred, sample_weight))
@@ -49,6 +51,8 @@ def gradient_step(model: keras.Model, measured: list, data) -> dict:
     scale = model.optimizer.scale_loss(tf.ones(()))
     gradients = [tape.gradient(loss, measured, output_gradients=scale) for loss in single]
     products = dot_products(gradients) / scale**2
+    # With mixed_float16 a scaled gradient may overflow. The optimizer then skips the step, and the
+    # state of the method must not keep a NaN.
     products = tf.where(tf.reduce_all(tf.math.is_finite(products)), products, 0.0)
     factors = weighting.gradient_factors(whole_losses(parts), products)
     weighting.record(factors)
@@ -72,7 +76,7 @@ def clips_on_replicas(optimizer: keras.optimizers.Optimizer) -> bool:
     return bool(limits) and num_replicas() > 1 and not inner.gradient_accumulation_steps
 
 
-def clipped_step(model: keras.Model, data) -> dict:
+def clipped_step(model: keras.Model, data: tuple) -> dict:
     """Trains on one batch as Keras' own step does, but clips the gradients of the global batch.
 
     Args:
@@ -100,7 +104,7 @@ def apply_gradients(optimizer: keras.optimizers.Optimizer, gradients: list, weig
 
     Args:
         optimizer: the optimizer.
-        gradients: a tensor for each weight, this replica's part in the gradient, or None.
+        gradients: a tensor for each weight, this replica's part of the gradient, or None.
         weights: the weights.
     """
     if clips_on_replicas(optimizer):
@@ -134,18 +138,18 @@ def _clipped_shares(optimizer, gradients):
 
 
 def _track_loss(model, loss, x):
-    """Updates the metric `loss` with this replica's part in it."""
+    """Updates the metric `loss` with this replica's part of it."""
     import tensorflow as tf
 
     rows = tf.shape(keras.tree.flatten(x)[0])[0]
     _keras_compat.loss_tracker(model).update_state(loss * num_replicas(), sample_weight=rows)
 
 
-def dot_products(gradients: list):
+def dot_products(gradients: list[list]) -> Tensor:
     """Returns the dot products of the gradients of K losses over the global batch.
 
     Args:
-        gradients: K lists with a tensor for each weight, this replica's part in the gradient; None
+        gradients: K lists with a tensor for each weight, this replica's part of the gradient; None
             stands for zeros.
 
     Returns:
@@ -153,6 +157,7 @@ def dot_products(gradients: list):
     """
     import tensorflow as tf
 
+    # Weight by weight, which spares a copy of the gradients of all tasks in one matrix.
     total = ops.zeros((len(gradients), len(gradients)))
     for of_weight in zip(*gradients):
         known = [gradient for gradient in of_weight if gradient is not None]

@@ -1,29 +1,31 @@
-"""The parts that a joint loss is made of."""
+"""The parts of a joint loss, and what `compile` needs to make them."""
 
 import contextlib
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
 from keras_multimodel import _keras_compat
 from keras_multimodel.ops.replicas import num_replicas
+from keras_multimodel.typing import Tensor
 from keras_multimodel.weighting.task_weighting import TaskWeighting
 
 
-def per_task(tasks: dict, argument: str, given: dict | None, default) -> dict:
-    """Fills up what `compile` is given for some of the tasks.
+def per_task(tasks: dict, argument: str, given: dict | None, default: Callable) -> dict:
+    """Completes an argument of `compile` that names some of the tasks.
 
     Args:
         tasks: task name -> `Task`.
         argument: the name of `given`, for messages.
         given: task name -> value, or None.
-        default: function from a task to the value that stands in for one not given.
+        default: function from a task to its value if `given` has none.
 
     Returns:
         A dict with a value for every task.
 
     Raises:
-        ValueError: `given` is no dict or has a key that is no task.
+        ValueError: `given` is not a dict, or a key is not a task.
     """
     given = {} if given is None else given
     if not isinstance(given, dict) or not set(given) <= set(tasks):
@@ -35,13 +37,13 @@ def per_task(tasks: dict, argument: str, given: dict | None, default) -> dict:
 
 
 def make_weighting(
-    model: keras.Model, template, losses: dict, weights: dict
+    model: keras.Model, template: TaskWeighting | None, losses: dict, weights: dict
 ) -> TaskWeighting | None:
-    """Clones a template of a method for the tasks of a model.
+    """Clones the template of a method for the tasks of a model.
 
     Args:
         model: the model, not yet compiled.
-        template: a `TaskWeighting`, or None.
+        template: the method, or None.
         losses: task name -> loss; a task whose loss is None is not weighed.
         weights: task name -> `Task.weight`.
 
@@ -49,8 +51,8 @@ def make_weighting(
         The clone with its state, or None.
 
     Raises:
-        ValueError: `template` is neither; a weight is no number, is negative, or all are 0; or the
-            method does not fit the model.
+        ValueError: `template` is neither; a weight is not a number, is negative, or all are 0; or
+            the method does not fit the model.
     """
     if template is None:
         return None
@@ -62,14 +64,14 @@ def make_weighting(
     for name, weight in weights.items():
         if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             raise ValueError(
-                "`loss_weights` must hold numbers that are not negative, where `task_weighting` is "
+                "`loss_weights` must hold numbers that are not negative if `task_weighting` is "
                 f"given. Received: loss_weights[{name!r}]={weight!r}"
             )
     weighed = {name: float(weights[name]) for name in losses if losses[name] is not None}
     weighed = {name: weight for name, weight in weighed.items() if weight > 0}
     if not weighed:
         raise ValueError(
-            "`loss_weights` must be positive for at least one task that has a loss, where "
+            "`loss_weights` must be positive for at least one task that has a loss if "
             f"`task_weighting` is given. Received: loss_weights={weights}"
         )
     weighting = type(template).from_config(template.get_config())
@@ -80,15 +82,17 @@ def make_weighting(
 
 
 def strategy_scope(model: keras.Model):
-    """Returns a context in which variables are made for every device that the model is on."""
+    """Returns a context that creates variables on every device that the model is on."""
     strategy = getattr(model, "distribute_strategy", None)  # of TensorFlow alone
     return strategy.scope() if strategy else contextlib.nullcontext()
 
 
-def task_losses(model: keras.Model, y: dict, y_pred: dict, sample_weight=None) -> dict:
+def task_losses(
+    model: keras.Model, y: dict, y_pred: dict, sample_weight: Tensor | dict | None = None
+) -> dict:
     """Computes the losses of a compiled model one by one.
 
-    Keras' own trackers of them, `<task>_loss` in the logs, are updated as by `compute_loss`.
+    Updates Keras' own trackers of them, `<task>_loss` in the logs, as `compute_loss` does.
 
     Args:
         model: the model.
@@ -97,7 +101,7 @@ def task_losses(model: keras.Model, y: dict, y_pred: dict, sample_weight=None) -
         sample_weight: one for all tasks, or a dict of them, or None.
 
     Returns:
-        task name -> float32 scalar, not weighted: this replica's part in the loss.
+        task name -> float32 scalar, not weighted: this replica's part of the loss.
     """
     losses = {}
     for name, loss, tracker in _keras_compat.task_losses(model, y, y_pred):

@@ -1,39 +1,43 @@
-"""Gradients without the parts that work against other tasks."""
+"""Gradients without the parts that conflict with other tasks."""
 
-from types import SimpleNamespace
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
+from keras_multimodel.typing import Tensor
 from keras_multimodel.weighting.gradient_step import check_backend, gradient_step
 from keras_multimodel.weighting.task_weighting import TaskWeighting
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class PCGrad(TaskWeighting):
-    """Projects the gradient of each task onto the normal planes of those that it conflicts with.
+    """Projects each task's gradient onto the normal planes of the gradients it conflicts with.
 
-    For each task the others are visited in random order; where the dot product of its gradient, as
-    projected so far, and the other's is negative, the part along the other is taken out. The sum of
-    what remains, each times `Task.weight`, is the gradient of the step. It is a sum of the tasks'
-    own gradients with other factors, and these are what the logs show. As in the authors' code,
-    gradients are those of all trainable weights together. A task without rows has a gradient of
-    0, which conflicts with none.
+    Each task's gradient visits the others in random order. Where its dot product, as projected so
+    far, with the other is negative, the part along the other is removed. The sum of the results,
+    each times `Task.weight`, is the gradient of the step. It equals a weighted sum of the tasks'
+    own gradients; the logs show these weights. As in the authors' code, a gradient is that of all
+    trainable weights together. A task without rows has a gradient of 0, which conflicts with none.
 
-    A step costs a backward pass more for every task.
+    For each task, a step adds a backward pass.
 
     Args:
-        seed: of the order of visits; by default a new one.
+        seed: seed of the order of visits; by default a new one.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Example:
 
     ```python
-    model.compile("adam", task_weighting=keras_multimodel.weighting.PCGrad())
+    text = kmm.layers.TextModality(50, hidden_dim=32)
+    labels = kmm.layers.CategoryModality(3, hidden_dim=32)
+    tasks = [kmm.Task("topic", text, labels), kmm.Task("mood", text, labels)]
+    model = kmm.MultiModel(tasks, hidden_dim=32, moe=None)
+    model.compile("adam", task_weighting=kmm.weighting.PCGrad())
     ```
 
     Raises:
-        ValueError: at `compile`, the backend is not TensorFlow.
+        ValueError: in `compile`, the backend is not TensorFlow.
 
     Reference:
         Yu et al. 2020, arXiv 2001.06782, algorithm 1.
@@ -43,16 +47,25 @@ class PCGrad(TaskWeighting):
         super().__init__(**kwargs)
         self.seed = seed
 
-    def build(self, weights):
+    def build(self, weights: dict[str, float]):
         super().build(weights)
-        # Keras saves a layer's variables, not those of its generators: in a namespace it is hidden.
-        self._random = SimpleNamespace(generator=keras.random.SeedGenerator(self.seed))
-        self.random_state = self._random.generator.state
+        self.generator = keras.random.SeedGenerator(self.seed)
 
-    def check_model(self, model):
+    # Keras saves a layer's weights without the state of its generators. A model that is loaded must
+    # draw the order that it would have drawn next.
+    def save_own_variables(self, store: dict):
+        for key, variable in enumerate(self.variables):
+            store[str(key)] = variable
+
+    def load_own_variables(self, store: dict):
+        if store.keys():
+            for number, _ in zip(range(len(self.variables)), store.keys(), strict=True):
+                self.variables[number].assign(store[str(number)])
+
+    def check_model(self, model: keras.Model):
         check_backend(self)
 
-    def gradient_factors(self, losses, products):
+    def gradient_factors(self, losses: Tensor, products: Tensor):
         """Returns the factors of a step.
 
         Args:
@@ -63,26 +76,26 @@ class PCGrad(TaskWeighting):
             float32 `(K,)`, `Task.weight` included.
         """
         size = len(self.task_names)
-        order = ops.argsort(keras.random.uniform((size, size), seed=self._random.generator), axis=1)
+        order = ops.argsort(keras.random.uniform((size, size), seed=self.generator), axis=1)
         return ops.matmul(self.task_weights, project(products, order))
 
-    def train_step(self, model, step, *args):
+    def train_step(self, model: keras.Model, step: Callable, *args):
         return gradient_step(model, model.trainable_weights, *args)
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}
 
 
-def project(products, order):
-    """Projects K gradients, known by their dot products alone.
+def project(products: Tensor, order: Tensor):
+    """Projects K gradients, given their dot products alone.
 
     Args:
         products: float32 `(K, K)`, dot products of the gradients.
-        order: integers `(K, K)`; row i is the order in which gradient i visits all of them; itself
-            it passes by.
+        order: integers `(K, K)`; row i is the order in which gradient i visits all gradients,
+            itself included, which has no effect.
 
     Returns:
-        float32 `(K, K)`; row i has the coefficients of the gradients whose sum is gradient i,
+        float32 `(K, K)`; row i holds the coefficients of the K gradients whose sum is gradient i,
         projected.
     """
     size = products.shape[0]

@@ -233,3 +233,12 @@ def test_without_tensorboard(batches, monkeypatch):
     ExpertUse(batches)
     with pytest.raises(ImportError, match="`log_dir` needs TensorBoard.*Received: log_dir='runs'"):
         ExpertUse(batches, log_dir="runs")
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "dangling"])
+def test_a_log_dir_that_cannot_be_a_directory_is_found_at_once(tmp_path, name):
+    """TensorFlow opens it for the first measurement, after an epoch."""
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "x")
+    with pytest.raises(ValueError, match="`log_dir` must be a directory. Received: log_dir="):
+        ExpertUse(data(), log_dir=tmp_path / name)

@@ -11,6 +11,7 @@ from keras_multimodel import data
 from keras_multimodel.callbacks import Resume
 from keras_multimodel.data import schedules
 from keras_multimodel.layers import ConvBlock, MoELayer
+from keras_multimodel.weighting import DWA
 from tests.models.small_models import HIDDEN_DIM, build, ids, make_tasks
 
 EPOCHS = 2
@@ -202,6 +203,93 @@ def test_a_cut_while_saving_loses_nothing(model, uncut, tmp_path, monkeypatch):
     assert_same(train(fresh(model, 2), tmp_path, "joint"), uncut["joint"])
 
 
+class Watch(keras.callbacks.Callback):
+    """Notes every moment in which training seems to have been told to stop, and may tell so."""
+
+    def __init__(self, stop_after=None):
+        super().__init__()
+        self.stop_after = stop_after
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.note()
+        if self.stop_after is not None:
+            self.stop_after -= 1
+            if self.stop_after == 0:
+                self.model.stop_training = True
+
+    def note(self, *arguments, **options):
+        if self.model.stop_training:
+            self.seen.append(arguments)
+
+    on_epoch_begin = on_epoch_end = on_test_begin = on_test_end = on_train_batch_begin = note
+
+
+def fit(model, path, callbacks=(), epochs=4, cut=None, before=True):
+    """Trains with `callbacks` before or behind `Resume`."""
+    mixed, position = make("joint")
+    with_state = [callback for callback in callbacks if hasattr(callback, "get_state")]
+    resume = [Resume(path, position, save_freq=1, callbacks=with_state)]
+    callbacks = [*callbacks, *resume] if before else [*resume, *callbacks]
+    validation = data.mix(examples(), batch_size=4, shuffle=False, steps=1)
+    arguments = {"epochs": epochs, "validation_data": validation, "verbose": 0}
+    if cut is not None:
+        callbacks.append(Cut(cut))
+        with pytest.raises(InterruptedError):
+            model.fit(mixed, callbacks=callbacks, **arguments)
+        return None
+    history = model.fit(mixed, callbacks=callbacks, **arguments)
+    weights = [*model.variables, *model.optimizer.variables]
+    return [keras.ops.convert_to_numpy(v) for v in weights], history.history
+
+
+class Stopping(keras.callbacks.EarlyStopping):
+    """Keras' own, with its state."""
+
+    def get_state(self):
+        best = np.nan if self.best is None else self.best
+        return {"best": np.array(best), "wait": np.array(self.wait)}
+
+    def set_state(self, state):
+        best = float(state["best"])
+        self.best, self.wait = None if np.isnan(best) else best, int(state["wait"])
+
+
+@pytest.mark.filterwarnings("error:Your input ran out of data")
+@pytest.mark.parametrize("cut, before", [(2, True), (2, False), (8, True)])
+def test_early_stopping_ends_a_resumed_training_as_the_uncut_one(model, tmp_path, cut, before):
+    """The loss falls, and is to rise: training ends with the second of four epochs."""
+
+    def stopping():
+        kind = Stopping if before else keras.callbacks.EarlyStopping
+        return [kind("loss", mode="max", patience=1)]
+
+    expected = fit(fresh(model, 0), tmp_path / "uncut", stopping(), before=before)
+    assert len(expected[1]["loss"]) == 2
+    fit(fresh(model, 0), tmp_path / "cut", stopping(), cut=cut, before=before)
+    assert_same(fit(fresh(model, 1), tmp_path / "cut", stopping(), before=before), expected)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_no_callback_takes_the_end_of_the_epoch_that_was_cut_for_that_of_training(
+    model, tmp_path, before
+):
+    fit(fresh(model, 0), tmp_path, cut=3)
+    watch = Watch()
+    _, history = fit(fresh(model, 1), tmp_path, [watch], epochs=2, before=before)
+    assert watch.seen == [] and len(history["loss"]) == 2
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_callback_may_end_training_with_the_last_step_of_the_epoch_that_was_cut(
+    model, tmp_path, before
+):
+    fit(fresh(model, 0), tmp_path, cut=3)
+    watch = Watch(stop_after=2)  # of five steps two are left
+    _, history = fit(fresh(model, 1), tmp_path, [watch], before=before)
+    assert len(history["loss"]) == 1 and watch.seen
+
+
 class Counter(keras.callbacks.Callback):
     """A user's callback with a state of its own."""
 
@@ -264,9 +352,39 @@ def test_errors(model, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="`directory` must be a directory. Received: .*file"):
         Resume(tmp_path / "file", position)
+    for bad in (tmp_path / "file" / "x", "/dev/null/x", ""):
+        with pytest.raises(ValueError, match="`directory` must be a directory. Received: "):
+            Resume(bad, position)
     with pytest.raises(ValueError, match="`fit` must go through the mixture .*Received: 2 steps"):
         resume = Resume(tmp_path, position)
         model[0].fit(mixed.repeat(), steps_per_epoch=2, callbacks=[resume], verbose=0)
     with pytest.raises(ValueError, match="`position` must be given to `kmm.data.mix` too"):
         model[0].fit(mixed, callbacks=[Resume(tmp_path, data.Position())], verbose=0)
     assert not (tmp_path / "state.npz").exists()
+
+
+def test_a_directory_that_went_bad_is_found_before_the_first_step(model, tmp_path):
+    mixed, position = make("joint")
+    steps = Counter()
+    callbacks = [steps, Resume(tmp_path / "run", position)]
+    (tmp_path / "run").rmdir()
+    (tmp_path / "run").symlink_to(tmp_path / "nowhere" / "x")
+    with pytest.raises(ValueError, match="`directory` must be a directory"):
+        model[0].fit(mixed, callbacks=callbacks, verbose=0)
+    assert steps.count == 0
+
+
+@pytest.mark.parametrize("cut", [7, 11])  # in the second epoch of five steps, and in the third
+def test_the_epochs_of_a_task_weighting_end_as_without_a_cut(tmp_path, cut):
+    weighed = make_model(moe=None)
+    weighed.compile(keras.optimizers.Adam(0.01), task_weighting=DWA(0.1))
+    weighed = with_first_values(weighed)
+    expected = fit(fresh(weighed, 0), tmp_path / "uncut")
+    assert np.ptp(expected[1]["copy_weight"]) > 1e-3
+    for save_freq in ("epoch", 1):
+        path = tmp_path / f"cut {save_freq}"
+        mixed, position = make("joint")
+        callbacks = [Resume(path, position, save_freq=save_freq), Cut(cut)]
+        with pytest.raises(InterruptedError):
+            fresh(weighed, 0).fit(mixed, epochs=4, callbacks=callbacks, verbose=0)
+        assert_same(fit(fresh(weighed, 1), path), expected)

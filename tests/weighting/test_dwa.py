@@ -40,7 +40,7 @@ def test_factors_are_those_of_the_equation(history, temperature):
             found = one_step(weighting, losses)
             np.testing.assert_allclose(found, expected, rtol=1e-3, atol=SMALLEST)
         weighting.end_epoch()
-        weighting.end_epoch()  # as `evaluate` does: nothing has been trained since
+        weighting.end_epoch()  # a second call: nothing has been trained since
 
 
 def test_weights_of_tasks_are_factors_too():

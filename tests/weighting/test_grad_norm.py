@@ -98,7 +98,7 @@ def test_refuses_an_encoder_without_weights():
 @pytest.mark.parametrize("arguments", [{"alpha": -1.0}, {"learning_rate": 0.0}])
 def test_refuses_arguments(arguments):
     ((name, value),) = arguments.items()
-    with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}={value}"):
+    with pytest.raises(ValueError, match=f"`{name}` must .* Received: {name}={value}"):
         GradNorm(**arguments)
 
 
