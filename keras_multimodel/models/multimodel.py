@@ -97,9 +97,16 @@ class MultiModel(MultiTaskTraining, GeneratingModel):
     Example:
 
     ```python
-    model = keras_multimodel.MultiModel(tasks, hidden_dim=128)
+    text = kmm.layers.TextModality(vocabulary_size=50, hidden_dim=32)
+    tasks = [kmm.Task("copy", inputs=text, targets=text)]
+    blocks = {"num_encoder_blocks": 1, "num_mixer_blocks": 1, "num_decoder_blocks": 1}
+    model = kmm.MultiModel(tasks, hidden_dim=32, moe=None, **blocks)
     model.compile(keras.optimizers.Adam(1e-3, global_clipnorm=2.0))
-    model.fit(keras_multimodel.data.mix(datasets, batch_size=64), epochs=10)
+
+    ids = np.random.randint(3, 50, (8, 6))
+    x = {"copy": {"inputs": ids, "targets": ids}}
+    history = model.fit(x, {"copy": ids}, epochs=1, verbose=0)
+    copies = model.generate("copy", list(ids[:2]), max_length=4)
     ```
 
     Raises:

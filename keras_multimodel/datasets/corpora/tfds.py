@@ -73,6 +73,7 @@ def coco_captions(split: str = "train", data_dir: str | Path | None = None) -> t
     Example:
 
     ```python
+    # Needs data that tensorflow-datasets has prepared.
     captions = kmm.datasets.coco_captions("train")
     ```
     """
@@ -113,6 +114,7 @@ def imagenet2012(split: str = "train", data_dir: str | Path | None = None) -> tf
     Example:
 
     ```python
+    # Needs data that tensorflow-datasets has prepared.
     images = kmm.datasets.imagenet2012("train")
     ```
     """
@@ -149,6 +151,7 @@ def librispeech(
     Example:
 
     ```python
+    # Needs data that tensorflow-datasets has prepared.
     speech = kmm.datasets.librispeech("train_clean100")
     ```
     """
@@ -191,6 +194,7 @@ def wmt14_translate(
     Example:
 
     ```python
+    # Needs data that tensorflow-datasets has prepared.
     pairs = kmm.datasets.wmt14_translate("en", "de", "train")
     ```
     """

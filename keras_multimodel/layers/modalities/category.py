@@ -63,7 +63,7 @@ class CategoryModality(ModalityNet):
         # Made by the first call in their direction: a sublayer that exists and is never built makes
         # `quantize` and `enable_lora` fail.
         self.embedding = None
-        self.exit_flow = None
+        self.exit_flow: Any = None  # an `ExitFlow` once the rank of its inputs is known
 
     @property
     def num_ids(self) -> int:
