@@ -62,8 +62,9 @@ class CategoryModality(ModalityNet):
         self.num_classes = positive_int("num_classes", num_classes)
         # Made by the first call in their direction: a sublayer that exists and is never built makes
         # `quantize` and `enable_lora` fail.
-        self.embedding = None
-        self.exit_flow: Any = None  # an `ExitFlow` once the rank of its inputs is known
+        # Each is built at its first use, once the direction and the rank of the inputs are known.
+        self.embedding: Any = None
+        self.exit_flow: Any = None
 
     @property
     def num_ids(self) -> int:
@@ -126,10 +127,12 @@ class CategoryModality(ModalityNet):
 
     # Keras' own would hold the shape of the first call only, which is one direction.
     def get_build_config(self):
-        rank = None if self.exit_flow is None else self.exit_flow.rank
-        config = {"encodes": self.embedding is not None, "rank": rank}
+        config = {"encodes": self.embedding is not None, "rank": self._exit_rank()}
         states = sublayer_states(self)
         return {**config, "sublayers": states} if states else config
+
+    def _exit_rank(self) -> int | None:
+        return None if self.exit_flow is None else self.exit_flow.rank
 
     def build_from_config(self, config: dict):
         if config["encodes"]:
@@ -162,10 +165,10 @@ class CategoryModality(ModalityNet):
             )
         if self.exit_flow is None:
             self.build(shape, like_shape=like_shape)
-        is_grid = like_shape is not None and len(like_shape) == 4
-        if is_grid != (self.exit_flow.rank == 4):
+        is_grid, rank = like_shape is not None and len(like_shape) == 4, self._exit_rank()
+        if is_grid != (rank == 4):
             raise ValueError(
-                f"`like` must have rank {self.exit_flow.rank}, as in the first call: one net "
+                f"`like` must have rank {rank}, as in the first call: one net "
                 f"reads grids (rank 4) or sequences, not both. Received: like.shape={like_shape}"
             )
         positions = _count_positions(like_shape) if is_grid else None
