@@ -62,7 +62,6 @@ class CategoryModality(ModalityNet):
         self.num_classes = positive_int("num_classes", num_classes)
         # Made by the first call in their direction: a sublayer that exists and is never built makes
         # `quantize` and `enable_lora` fail.
-        # Each is built at its first use, once the direction and the rank of the inputs are known.
         self.embedding: Any = None
         self.exit_flow: Any = None
 
