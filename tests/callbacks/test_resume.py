@@ -355,7 +355,7 @@ def test_errors(model, tmp_path):
     for bad in (tmp_path / "file" / "x", "/dev/null/x", ""):
         with pytest.raises(ValueError, match="`directory` must be a directory. Received: "):
             Resume(bad, position)
-    with pytest.raises(ValueError, match="`fit` must go through the mixture .*Received: 2 steps"):
+    with pytest.raises(ValueError, match="`fit` must read the mixture .*Received: 2 steps"):
         resume = Resume(tmp_path, position)
         model[0].fit(mixed.repeat(), steps_per_epoch=2, callbacks=[resume], verbose=0)
     with pytest.raises(ValueError, match="`position` must be given to `kmm.data.mix` too"):
