@@ -32,6 +32,15 @@ def set_initial_epoch(model: keras.Model, epoch: int | None) -> None:
     model._initial_epoch = epoch
 
 
+def clip_gradients(optimizer: keras.optimizers.Optimizer, gradients: list) -> list:
+    """Returns gradients clipped as an optimizer does before it applies them.
+
+    `clipnorm`, `global_clipnorm` and `clipvalue` are public, the function that obeys them is not.
+    Clipping written anew differs in the last bits, of which Adam makes much.
+    """
+    return optimizer._clip_gradients(gradients)
+
+
 def untrack(owner: keras.layers.Layer, layer: keras.layers.Layer | None) -> None:
     """Makes a layer forget a sublayer, which a new one is about to replace.
 

@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_multimodel import _keras_compat
 
@@ -48,6 +49,19 @@ def test_set_initial_epoch(epoch, expected):
 
     history = make_model().fit(*make_batch(), epochs=3, verbose=0, callbacks=[Skip()])
     assert history.epoch == expected, changed("Trainer._initial_epoch")
+
+
+@pytest.mark.parametrize(
+    "limit, expected",
+    [({"global_clipnorm": 1.0}, [0.6, 0.8]), ({"clipvalue": 3.5}, [3.0, 3.5]), ({}, [3.0, 4.0])],
+)
+def test_clip_gradients(limit, expected):
+    gradients = [ops.convert_to_tensor([3.0]), ops.convert_to_tensor([4.0])]  # their norm is 5
+    clipped = _keras_compat.clip_gradients(keras.optimizers.SGD(**limit), gradients)
+    clipped = [float(ops.convert_to_numpy(g)[0]) for g in clipped]
+    np.testing.assert_allclose(
+        clipped, expected, rtol=1e-6, err_msg=changed("BaseOptimizer._clip_gradients")
+    )
 
 
 def test_untrack():

@@ -97,7 +97,7 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
     def compute_loss(
         self, x=None, y: Any = None, y_pred: Any = None, sample_weight=None, training=True
     ):
-        checks.check_targets(self._tasks, y)
+        checks.check_given_targets(self._tasks, y)
         if self.task_weighting is not None and training:
             losses = joint_loss.task_losses(self, y, y_pred, sample_weight)
             return self.task_weighting.joint_loss(losses) + joint_loss.additional_loss(self)

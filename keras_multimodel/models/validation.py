@@ -138,6 +138,22 @@ def check_targets(tasks: dict[str, Task], y: Any) -> None:
         _check_array(f"y[{name!r}]", y[name], task.targets)
 
 
+def check_given_targets(tasks: dict[str, Task], y: Any) -> None:
+    """Checks that a batch has targets of every task, of whatever form a loss of the user takes.
+
+    Args:
+        tasks: the model's tasks.
+        y: dict.
+
+    Raises:
+        ValueError: naming the task whose targets are missing.
+    """
+    _check_keys("y", y, tasks)
+    for name, value in y.items():
+        if value is None:
+            raise ValueError(f"`y[{name!r}]` must be an array. Received: None")
+
+
 def check_values(tasks: dict[str, Task], x: dict, y: dict | None = None) -> None:
     """Checks that ids are in their vocabulary, and labels among their classes.
 

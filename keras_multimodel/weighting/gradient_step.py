@@ -125,12 +125,7 @@ def _clipped_shares(optimizer, gradients):
     # Without a gradient of their own: for one, TensorFlow would search the whole graph.
     dense = [ops.stop_gradient(ops.convert_to_tensor(gradients[i])) for i in given]
     summed = replica_sum([g / tf.cast(scale, g.dtype) for g in dense])
-    if inner.clipnorm:
-        clipped = [tf.clip_by_norm(g, inner.clipnorm) for g in summed]
-    elif inner.global_clipnorm:
-        clipped, _ = tf.clip_by_global_norm(summed, inner.global_clipnorm)
-    else:
-        clipped = [tf.clip_by_value(g, -inner.clipvalue, inner.clipvalue) for g in summed]
+    clipped = _keras_compat.clip_gradients(inner, summed)
     shares = list(gradients)
     for i, g in zip(given, clipped):
         shares[i] = g * tf.cast(scale / num_replicas(), g.dtype)
