@@ -22,6 +22,7 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
 
     _tasks: dict[str, Task]
     task_weighting: TaskWeighting | None
+    _tasks_with_own_loss: list[str]
 
     # Fills in a loss, a weight and metrics for every task, and clones the method that weighs them.
     def compile(
@@ -52,7 +53,9 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
             ValueError: a dict has a key that is no task, two numbers would have one key in the
                 logs, or `task_weighting` does not fit.
         """
+        own_losses = list(loss) if isinstance(loss, dict) else []
         loss = joint_loss.per_task(self._tasks, "loss", loss, Task.loss)
+        self._tasks_with_own_loss = own_losses
         loss_weights = joint_loss.per_task(
             self._tasks, "loss_weights", loss_weights, lambda task: task.weight
         )
@@ -97,7 +100,7 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
     def compute_loss(
         self, x=None, y: Any = None, y_pred: Any = None, sample_weight=None, training=True
     ):
-        checks.check_given_targets(self._tasks, y)
+        checks.check_targets(self._tasks, y, self._tasks_with_own_loss)
         if self.task_weighting is not None and training:
             losses = joint_loss.task_losses(self, y, y_pred, sample_weight)
             return self.task_weighting.joint_loss(losses) + joint_loss.additional_loss(self)

@@ -5,7 +5,7 @@ import contextlib
 import inspect
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -123,35 +123,21 @@ def check_inputs(tasks: dict[str, Task], x: Any) -> None:
             _check_array(f"x[{name!r}][{key!r}]", x[name][key], nets[key])
 
 
-def check_targets(tasks: dict[str, Task], y: Any) -> None:
+def check_targets(tasks: dict[str, Task], y: Any, any_form: Collection[str] = ()) -> None:
     """Checks keys, ranks and dtypes of a batch of targets.
 
     Args:
         tasks: the model's tasks.
         y: dict.
+        any_form: tasks with a loss of the user, which may take targets of another form.
 
     Raises:
         ValueError: naming the task and what was received.
     """
     _check_keys("y", y, tasks)
     for name, task in tasks.items():
-        _check_array(f"y[{name!r}]", y[name], task.targets)
-
-
-def check_given_targets(tasks: dict[str, Task], y: Any) -> None:
-    """Checks that a batch has targets of every task, of whatever form a loss of the user takes.
-
-    Args:
-        tasks: the model's tasks.
-        y: dict.
-
-    Raises:
-        ValueError: naming the task whose targets are missing.
-    """
-    _check_keys("y", y, tasks)
-    for name, value in y.items():
-        if value is None:
-            raise ValueError(f"`y[{name!r}]` must be an array. Received: None")
+        if y[name] is None or name not in any_form:
+            _check_array(f"y[{name!r}]", y[name], task.targets)
 
 
 def check_values(tasks: dict[str, Task], x: dict, y: dict | None = None) -> None:
