@@ -96,7 +96,7 @@ class BeamLoop(SamplingLoop):
         logits, cache = self._logits(state)
         size = logits.shape[-1]
         gain = self._allow(ops.log_softmax(logits), state, limit)
-        # An ended beam goes on as itself alone: padding costs nothing, all else is impossible.
+        # An ended beam extends itself with padding only, which costs nothing.
         frozen = ops.where(ops.arange(size) == PADDING, 0.0, -float("inf"))
         gain = ops.where(ended[:, None], frozen, gain)
         total = state["log_probability"][..., None] + ops.reshape(gain, (-1, beams, size))

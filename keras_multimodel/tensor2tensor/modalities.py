@@ -43,9 +43,9 @@ class ExitFlow2017(ExitFlow):
             initializer="glorot_uniform",
         )
 
-    def _conv(self, x, rows, conv, norm):
+    def _normalized_conv(self, x, rows, conv, norm):
         if self.rank == 3:
-            return super()._conv(x, rows, conv, norm)
+            return super()._normalized_conv(x, rows, conv, norm)
         # The width is known only at run time, so both kernels must have one shape.
         is_narrow = ops.equal(ops.shape(x)[2], 1)
         kernels = [

@@ -267,14 +267,14 @@ class ExitFlow(keras.layers.Layer):
         if self.rank == 3:
             x = x[:, :, None]
             rows = None if mask is None else mask[:, :, None, None]
-        shortcut = self._conv(ops.relu(x), rows, self.shortcut_conv, self.shortcut_norm)
-        x = self._conv(ops.relu(x), rows, self.convs[0], self.norms[0])
-        x = self._conv(ops.relu(x), rows, self.convs[1], self.norms[1])
+        shortcut = self._normalized_conv(ops.relu(x), rows, self.shortcut_conv, self.shortcut_norm)
+        x = self._normalized_conv(ops.relu(x), rows, self.convs[0], self.norms[0])
+        x = self._normalized_conv(ops.relu(x), rows, self.convs[1], self.norms[1])
         # A window ends at its output's own position: padding, which comes last, is in no real one.
         x = self.pool(self._pad(x)) + shortcut
         rows = None if rows is None else rows[:, :: self.strides[0]]
-        x = self._conv(x, rows, self.convs[2], self.norms[2])
-        x = self._conv(ops.relu(x), rows, self.convs[3], self.norms[3])
+        x = self._normalized_conv(x, rows, self.convs[2], self.norms[2])
+        x = self._normalized_conv(ops.relu(x), rows, self.convs[3], self.norms[3])
         return self.head(_mean(ops.relu(x), rows))
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
@@ -286,7 +286,7 @@ class ExitFlow(keras.layers.Layer):
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes}
 
-    def _conv(self, x, rows, conv, norm):
+    def _normalized_conv(self, x, rows, conv, norm):
         return norm(conv(self._pad(zero_masked(x, rows))))
 
     def _pad(self, x):
