@@ -28,7 +28,8 @@ SURFACE = {
     "kmm.layers": """
         AttentionBlock AudioModality BiasBalancedRouter CategoryModality ConvBlock
         ExpertChoiceRouter FeedForward ImageModality ModalityNet MoELayer NoisyTopKRouter Router
-        SteppingBlock SwitchRouter TextModality TimingSignal TopKRouter expert_layout_map""",
+        Routing SteppingBlock SwitchRouter TextModality TimingSignal TopKRouter
+        expert_layout_map""",
     "kmm.tensor2tensor": "generate_2017 load_tensor2tensor_weights multimodel_2017",
     "kmm.weighting": "DWA GradNorm PCGrad TaskWeighting Uncertainty",
 }

@@ -160,9 +160,10 @@ class TaskGenerator:
 
     def decode(self, prediction: np.ndarray, raw: Any) -> Any:
         """Returns the raw form of a class, or of ids written for the input `raw`."""
-        preprocessor = self.task.targets.preprocessor
-        if preprocessor is not None:
-            return preprocessor.decode(prediction, raw)
+        # A plain function as a preprocessor has no way back.
+        decode = getattr(self.task.targets.preprocessor, "decode", None)
+        if decode is not None:
+            return decode(prediction, raw)
         return prediction if self.write is None else prediction[prediction != PADDING]
 
     def program(self, key: tuple, function: Callable, xla: bool = False) -> Callable:

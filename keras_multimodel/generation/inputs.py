@@ -126,7 +126,7 @@ class RawBatcher:
         if self.preprocessor is None:
             return example
         # The form that `kmm.data.encode` uses: it refuses what nothing can be said about, such as
-        # silence. A plain function as a preprocessor has one form only.
+        # silence. A plain function as a preprocessor has no such form.
         return getattr(self.preprocessor, "strict", self.preprocessor)(example)
 
     def _check_raw(self, name, example):
@@ -156,8 +156,7 @@ class RawBatcher:
                 f"`{name}` must be integers that fit in {result.dtype}. "
                 f"Received: dtype={array.dtype}, from {array.min()} to {array.max()}"
             )
-        attribute = {0: "num_classes", 1: "vocabulary_size"}.get(array.ndim)
-        size = getattr(self.net, attribute, None) if attribute else None
+        size = self.net.num_ids
         if size is not None and not 0 <= array.min() <= array.max() < size:
             raise ValueError(
                 f"`{name}` must be from 0 to {size - 1}. "

@@ -17,6 +17,7 @@ from keras_multimodel.layers.moe.routers import BiasBalancedRouter as BiasBalanc
 from keras_multimodel.layers.moe.routers import ExpertChoiceRouter as ExpertChoiceRouter
 from keras_multimodel.layers.moe.routers import NoisyTopKRouter as NoisyTopKRouter
 from keras_multimodel.layers.moe.routers import Router as Router
+from keras_multimodel.layers.moe.routers import Routing as Routing
 from keras_multimodel.layers.moe.routers import SwitchRouter as SwitchRouter
 from keras_multimodel.layers.moe.routers import TopKRouter as TopKRouter
 from keras_multimodel.layers.stepping import SteppingBlock as SteppingBlock

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import keras_multimodel as kmm
+from keras_multimodel.generation.inputs import RawBatcher
 from tests.generation.writers import INPUTS, build, build_ids
 from tests.models.small_models import HIDDEN_DIM, blocks
 
@@ -121,6 +122,46 @@ def test_targets_that_are_no_class(plain_model, target):
 def test_targets_that_are_no_class_of_a_preprocessor(model, target):
     with pytest.raises(ValueError, match=r"`targets\[0\]` must be"):
         model.score("digits", [IMAGE], [target])
+
+
+class Numbers(kmm.layers.ModalityNet):
+    """Integers that are no ids, of a net with attributes that look as if they were."""
+
+    example_dtype = "int32"
+    vocabulary_size = num_classes = 3
+
+
+class Symbols(kmm.layers.ModalityNet):
+    """Ids of a net of one's own."""
+
+    example_dtype = "int32"
+    num_ids = 3
+
+
+@pytest.mark.parametrize("shape", [(), (None,)])
+def test_ids_are_what_the_net_says(shape):
+    def arrays(net_class, value):
+        net = net_class(HIDDEN_DIM)
+        net.example_shape = shape
+        return RawBatcher("mine", "inputs", net, None)([value if shape == () else [1, value]])
+
+    assert arrays(Numbers, 90)[0].max() == 90
+    assert arrays(Symbols, 2)[0].max() == 2
+    for wrong in (3, -1):
+        with pytest.raises(ValueError, match=rf"`inputs\[0\]` must be from 0 to 2.*{wrong}"):
+            arrays(Symbols, wrong)
+
+
+def test_a_plain_function_as_preprocessor():
+    text = kmm.layers.TextModality(9, HIDDEN_DIM, preprocessor=lambda raw: [2 + n for n in raw])
+    model = build([kmm.Task("plain", text, text, max_target_length=4)])
+    written = model.generate("plain", [[1, 2], [4]])
+    assert all(isinstance(ids, np.ndarray) and 0 not in ids for ids in written)
+    *_, last = model.generate("plain", [[1, 2]], stream=True)
+    np.testing.assert_array_equal(last[0], written[0])
+    assert model.score("plain", [[1, 2]], [[3]]).shape == (1,)
+    with pytest.raises(ValueError, match=r"`inputs\[0\]` must be from 0 to 8"):
+        model.generate("plain", [[7]])
 
 
 def test_a_blank_target_has_no_score(model):

@@ -90,6 +90,8 @@ def _example(net, rng, lengths):
         return ids(rng, lengths, net.vocabulary_size)
     if isinstance(net, ImageModality):
         return rng.integers(0, 256, (len(lengths), *net.image_shape)).astype("uint8")
+    if not isinstance(net, AudioModality) or net.num_bins:
+        raise ValueError(f"`net` must be one that reads text, images or waveforms. Received: {net}")
     audio = np.zeros((len(lengths), 4 * max(lengths)), "float32")
     for row, n in zip(audio, lengths):
         row[: 4 * n] = rng.normal(size=4 * n)

@@ -139,7 +139,7 @@ class ExampleEncoder:
             for side, preprocessor in self._preprocessors.items():
                 lengths = (limits[side], getattr(preprocessor, "max_length", None))
                 self._limits[side] = min((n for n in lengths if n is not None), default=None)
-                if preprocessor is not None:
+                if getattr(preprocessor, "max_length", None) is not None:
                     # What is cut cannot be measured any more.
                     self._preprocessors[side] = preprocessor.unlimited()
 
@@ -167,7 +167,8 @@ class ExampleEncoder:
 
     def _encode(self, side, raw):
         preprocessor = self._preprocessors[side]
-        array = raw if preprocessor is None else preprocessor.strict(raw)
+        # A plain function as a preprocessor has no form that refuses more.
+        array = raw if preprocessor is None else getattr(preprocessor, "strict", preprocessor)(raw)
         for good, reason, explain in self._conditions(side, array):
             array = require(array, good, reason, explain)
         return array

@@ -128,7 +128,7 @@ class AudioModality(ModalityNet):
             real = block.downsample(real)
         if self.num_bins is None:
             return x[:, :, 0]
-        # Convolutions and norms write into padding; the body must see zeros there.
+        # The norm writes its offset into padding, where the blocks leave zeros for a waveform.
         x = self.merge_norm(self.merge_pointwise(self.merge_depthwise(ops.relu(x))))
         return ops.where(real[:, :, None], x, ops.zeros_like(x))
 

@@ -29,7 +29,8 @@ class ModalityNet(CompositeLayer):
         hidden_dim: width of the body's representation.
         preprocessor: turns a raw example into arrays of `example_shape` (`preprocessor(raw)`) and a
             prediction back into raw form (`preprocessor.decode(prediction, inputs)`); see
-            `keras_multimodel.data`. Without one, `MultiModel.generate` takes and returns arrays.
+            `keras_multimodel.data`. Without one, `MultiModel.generate` takes and returns arrays. A
+            plain function works too; predictions then stay arrays.
         **kwargs: name, dtype and other arguments of `keras.layers.Layer`.
 
     Call arguments:

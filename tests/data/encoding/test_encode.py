@@ -350,6 +350,17 @@ def test_reasons_are_plain_words(decode, reason, message):
     assert message in report.examples[0].message
 
 
+@pytest.mark.parametrize("on_long", ["cut", "bad"])
+def test_a_plain_function_as_preprocessor(on_long):
+    task = make_task(lambda raw: tf.strings.to_number(tf.strings.split(raw), "int32"), None)
+    report = data.BadExamples()
+    examples = dataset(["3 4", "x", "5"], [0, 1, 2])
+    with pytest.warns(UserWarning):
+        kept = list(data.encode(examples, task, on_bad="skip", on_long=on_long, report=report))
+    assert [list(example["inputs"].numpy()) for example in kept] == [[3, 4], [5]]
+    assert report.counts == {"preprocessor failed": 1}
+
+
 @pytest.mark.parametrize("shape", [(0,), (0, 4), (3, 0), (0, 5, 3)])
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
 @pytest.mark.parametrize("side", ["inputs", "targets"])

@@ -13,5 +13,6 @@ from keras_multimodel.layers.moe.routers.noisy_top_k_router import (
     NoisyTopKRouter as NoisyTopKRouter,
 )
 from keras_multimodel.layers.moe.routers.router import Router as Router
+from keras_multimodel.layers.moe.routers.router import Routing as Routing
 from keras_multimodel.layers.moe.routers.switch_router import SwitchRouter as SwitchRouter
 from keras_multimodel.layers.moe.routers.top_k_router import TopKRouter as TopKRouter

@@ -65,12 +65,13 @@ class Router(keras.layers.Layer):
     class SigmoidRouter(kmm.layers.Router):
         def route(self, tokens, mask, training):
             logits = ops.matmul(tokens, self.gate_kernel)
-            gates, experts = self.choose(ops.sigmoid(logits))
+            scores = ops.sigmoid(logits) + 1e-9  # never 0: they are divided by their sums
+            probabilities = scores / ops.sum(scores, axis=-1, keepdims=True)
+            gates, experts = self.choose(scores)
+            gates = gates / ops.sum(gates, axis=-1, keepdims=True)
             chosen = self.without_padding(experts, mask)
-            loss = self.switch_loss(ops.softmax(logits), chosen, mask)
-            return Routing(chosen, gates * mask[:, None], logits, loss)
-
-    from keras_multimodel.layers.moe.routers.router import Routing
+            loss = self.switch_loss(probabilities, chosen, mask)
+            return kmm.layers.Routing(chosen, gates * mask[:, None], logits, loss)
 
     layer = kmm.layers.MoELayer(16, num_experts=8, router=SigmoidRouter(8, top_k=2))
     assert layer(np.ones((2, 5, 16), "float32")).shape == (2, 5, 16)
