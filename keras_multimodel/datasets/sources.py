@@ -17,16 +17,16 @@ TABLES = {
     "en_fr": "translation/en-fr.tsv",
     "parse": "parsing/trees.tsv",
 }
-COLUMNS = {
-    "en_de": ("en", "de"),
-    "en_fr": ("en", "fr"),
-    "parse": ("en", "tree"),
-}
+# Columns of the tables without a header.
+COLUMNS = {"en_de": ("en", "de"), "en_fr": ("en", "fr"), "parse": ("en", "tree")}
+# Columns that are sentences: what no two splits may share. Trees hold no words but these.
+SENTENCES = {"emoji": LANGUAGES, "speech": ("text",), **COLUMNS, "parse": ("en",)}
 
 
 @functools.cache
 def table(source: str) -> dict[str, tuple[str, ...]]:
     """Reads a table as column -> values."""
+    # Not `splitlines`, which splits at line separators within a sentence too, such as U+2028.
     lines = (FILES / TABLES[source]).read_text(encoding="utf-8").rstrip("\n").split("\n")
     rows = [line.split("\t") for line in lines]
     header = COLUMNS.get(source) or rows.pop(0)
@@ -40,17 +40,12 @@ def text_splits() -> dict[str, list[str | None]]:
     Text goes by its English sentence, speech by its transcript, emoji by the first code point of
     `unified`, so that the variants of an emoji stay together.
     """
-    english = {name: table(name)["en"] for name in ("en_de", "en_fr", "parse")}
-    english["speech"] = table("speech")["text"]
-    keys = {name: [letters(text) for text in texts] for name, texts in english.items()}
-    keys["emoji"] = [code.split("-")[0] for code in table("emoji")["unified"]]
     sentences = {
-        "emoji": list(zip(*(table("emoji")[language] for language in LANGUAGES), strict=True)),
-        "speech": [(text,) for text in english["speech"]],
-        "en_de": list(zip(english["en_de"], table("en_de")["de"], strict=True)),
-        "en_fr": list(zip(english["en_fr"], table("en_fr")["fr"], strict=True)),
-        "parse": [(text,) for text in english["parse"]],
+        name: list(zip(*(table(name)[column] for column in columns)))
+        for name, columns in SENTENCES.items()
     }
+    keys = {name: [letters(first) for first, *_ in rows] for name, rows in sentences.items()}
+    keys["emoji"] = [code.split("-")[0] for code in table("emoji")["unified"]]
     return assign(keys, sentences)
 
 
@@ -81,6 +76,7 @@ def letters(sentence: str) -> str:
 
 def split_of(key: str) -> str:
     """Returns the split that a key falls into: 1/20 test, 1/20 validation, the rest training."""
+    # Not `hash`, which Python salts anew in each process.
     bucket = zlib.crc32(key.encode("utf-8")) % 20
     return {0: "test", 1: "validation"}.get(bucket, "train")
 
@@ -104,10 +100,12 @@ def assign(
     splits: dict[str, list[str | None]] = {
         name: [split_of(key) for key in of_set] for name, of_set in keys.items()
     }
+    # Without the empty one: texts that have no letters, such as two numbers, are not the same.
     texts = {
         name: [{letters(sentence) for sentence in example} - {""} for example in of_set]
         for name, of_set in sentences.items()
     }
+    # Test first: what is held out stays, and training gives way.
     taken: set[str] = set()
     for split in ("test", "validation", "train"):
         seen: set[str] = set()

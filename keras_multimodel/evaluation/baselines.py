@@ -23,7 +23,7 @@ class Baseline:
 def unigram_baseline(
     train: Iterable[np.ndarray], held_out: Iterable[np.ndarray], size: int
 ) -> Baseline:
-    """Scores held-out targets by how often each id occurs in training, every id counted once more.
+    """Scores held-out targets by how often each id occurs in training, with add-one smoothing.
 
     Args:
         train: targets of the training examples, each a class or a sequence of ids.
@@ -37,6 +37,7 @@ def unigram_baseline(
         ValueError: there are no targets, or one is outside `[0, size)`.
     """
     train, held_out = _flat("train", train, size), _flat("held_out", held_out, size)
+    # One more of each, or an id that training lacks would cost infinity.
     counts = np.bincount(train, minlength=size)
     log_probabilities = np.log((counts + 1) / (counts.sum() + size))
     return Baseline(
@@ -68,10 +69,13 @@ def mismatched(dataset: Any) -> Any:
     Raises:
         ValueError: there are fewer than two examples.
     """
+    # Counted: a data set that skips bad examples does not know its size.
     size = sum(1 for _ in dataset)
     if size < 2:
         raise ValueError(f"`dataset` must hold at least 2 examples. Received: {size}")
+    # Half the data set away, since neighbors are often alike, such as the variants of an emoji.
     inputs = dataset.map(lambda example: example["inputs"])
     inputs = inputs.skip(size // 2).concatenate(inputs.take(size // 2))
     targets = dataset.map(lambda example: example["targets"])
+    # Through the data set's own class, so that this file needs no TensorFlow.
     return type(dataset).zip({"inputs": inputs, "targets": targets})

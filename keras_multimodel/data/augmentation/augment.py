@@ -54,16 +54,13 @@ def augment(
     check_steps("dataset", dataset, "(x, y) as `kmm.data.mix` and `kmm.data.batch` return them")
     tasks = dataset.element_spec[0]
     if not isinstance(transforms, Mapping) or not set(transforms) <= set(tasks):
-        raise ValueError(
-            f"`transforms` must map tasks of `dataset` to functions: {', '.join(tasks)}. "
-            f"Received: transforms={transforms!r}"
-        )
+        expected = f"`transforms` must map tasks of `dataset` to functions: {', '.join(tasks)}"
+        raise ValueError(f"{expected}. Received: transforms={transforms!r}")
     changes = {task: _traced(task, f, tasks[task]["inputs"]) for task, f in transforms.items()}
     seed = integer("seed", seed)
     if not isinstance(position, Position | None):
-        raise ValueError(
-            f"`position` must be a `kmm.data.Position` or None. Received: position={position!r}"
-        )
+        expected = "`position` must be a `kmm.data.Position` or None"
+        raise ValueError(f"{expected}. Received: position={position!r}")
     own = Position()  # counts the iterations of this data set where nothing else does
 
     def begin():
@@ -80,7 +77,9 @@ def augment(
             x, *rest = element
             x = dict(x)
             for task, change_one in changes.items():
-                key = tf.random.fold_in(epoch_key, _number(task))
+                # By name: another task in `transforms` changes nothing for this one.
+                number = tf.constant(zlib.crc32(task.encode()), tf.int64)
+                key = tf.random.fold_in(epoch_key, number)
                 key = tf.random.fold_in(key, step)
                 x[task] = {**x[task], "inputs": _change_rows(change_one, x[task]["inputs"], key)}
             return (x, *rest)
@@ -96,18 +95,13 @@ def augment(
     return Mixture(changed, size).prefetch(2)
 
 
-def _number(task):
-    return tf.constant(zlib.crc32(task.encode()), tf.int64)
-
-
 def _traced(task, transform, spec):
     """Returns the transform as a function of one example and its seed, int32 `(2,)`, checked."""
     # Traced here and not by `tf.map_fn`, where an error would leave TensorFlow's variable scope
     # open: no strategy could be entered any more.
     if not callable(transform):
-        raise ValueError(
-            f"`transforms['{task}']` must be a function. Received: {type(transform).__name__}"
-        )
+        expected = f"`transforms['{task}']` must be a function"
+        raise ValueError(f"{expected}. Received: {type(transform).__name__}")
     shape = spec.shape[1:]
     changed = tf.function(transform, autograph=False).get_concrete_function(
         tf.TensorSpec(shape, spec.dtype), tf.TensorSpec((2,), tf.int32)

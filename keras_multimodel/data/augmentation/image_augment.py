@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.argument_checks import positive_int, share
 from keras_multimodel.typing import Tensor
 
 
@@ -36,32 +36,21 @@ class ImageAugment:
     """
 
     def __init__(
-        self,
-        shift: int = 2,
-        flip: bool = False,
-        brightness: float = 0.1,
-        contrast: float = 0.1,
+        self, shift: int = 2, flip: bool = False, brightness: float = 0.1, contrast: float = 0.1
     ):
-        for name, value in (("brightness", brightness), ("contrast", contrast)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"`{name}` must be from 0 to 1. Received: {name}={value}")
         self.shift = positive_int("shift", shift, minimum=0)
         self.flip = flip
-        self.brightness = brightness
-        self.contrast = contrast
+        self.brightness = share("brightness", brightness)
+        self.contrast = share("contrast", contrast)
 
     def __call__(self, inputs: Tensor, seed: Tensor) -> tf.Tensor:
         image = tf.convert_to_tensor(inputs)
         if image.shape.rank != 3 or image.dtype == tf.string:
-            raise ValueError(
-                "`inputs` must be one image (height, width, channels). "
-                f"Received: shape={image.shape}, dtype={image.dtype.name}"
-            )
+            expected = "`inputs` must be one image (height, width, channels)"
+            raise ValueError(f"{expected}. Received: shape={image.shape}, dtype={image.dtype.name}")
         if any(side is not None and side < self.shift for side in image.shape[:2]):
-            raise ValueError(
-                f"`inputs` must be at least as high and wide as shift={self.shift}. "
-                f"Received: shape={image.shape}"
-            )
+            expected = f"`inputs` must be at least as high and wide as shift={self.shift}"
+            raise ValueError(f"{expected}. Received: shape={image.shape}")
         # One seed for each change, whether it takes place or not: switching one change off leaves
         # the others as they are.
         seeds = tf.unstack(tf.random.split(seed, 4))

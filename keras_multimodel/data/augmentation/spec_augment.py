@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.argument_checks import positive_int, share
 from keras_multimodel.typing import Tensor
 
 
@@ -52,15 +52,11 @@ class SpecAugment:
         frame_width: int = 25,
         frame_share: float = 0.2,
     ):
-        if not 0 <= frame_share <= 1:
-            raise ValueError(
-                f"`frame_share` must be from 0 to 1. Received: frame_share={frame_share}"
-            )
         self.num_band_masks = positive_int("num_band_masks", num_band_masks, minimum=0)
         self.band_width = positive_int("band_width", band_width, minimum=0)
         self.num_frame_masks = positive_int("num_frame_masks", num_frame_masks, minimum=0)
         self.frame_width = positive_int("frame_width", frame_width, minimum=0)
-        self.frame_share = frame_share
+        self.frame_share = share("frame_share", frame_share)
 
     def __call__(self, inputs: Tensor, seed: Tensor) -> tf.Tensor:
         frames = tf.convert_to_tensor(inputs)

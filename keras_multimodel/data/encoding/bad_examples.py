@@ -6,16 +6,18 @@ elements in between failed. Only those are passed to Python: good examples never
 """
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Hashable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from keras_multimodel import user_warnings
 from keras_multimodel.typing import Nested, Tensor
 
 # Nothing here has Python control flow for AutoGraph, which warns of code that it cannot rewrite.
+# The mark covers what a marked function calls and makes: functions within need none of their own.
 do_not_convert = tf.autograph.experimental.do_not_convert
 
 _WINDOW = 128  # elements; that many raw examples are in memory
@@ -63,7 +65,7 @@ class BadExampleError(ValueError):
 def require(
     value: tf.Tensor, good: Tensor, reason: str, explain: Callable[[], str], shown: tuple = ()
 ) -> tf.Tensor:
-    """Returns a tensor that is there only if a condition holds.
+    """Returns `value` if a condition holds, and raises if not.
 
     Args:
         value: the tensor.
@@ -140,9 +142,9 @@ class BadExamples:
     @property
     def counts_by_task(self) -> dict[str, dict[str, int]]:
         """Task -> reason -> number of examples, the most frequent first."""
-        by_task: dict[str, Counter] = {}
+        by_task: dict[str, Counter] = defaultdict(Counter)
         for example in self.examples:
-            by_task.setdefault(example.task, Counter())[example.reason] += 1
+            by_task[example.task][example.reason] += 1
         return {task: dict(counts.most_common()) for task, counts in by_task.items()}
 
     def show(self, line: tuple[str, int] | None = None) -> None:
@@ -162,20 +164,28 @@ class BadExamples:
 
     def __str__(self) -> str:
         by_task = self.counts_by_task
-        first: dict[tuple[str, str], str] = {}
-        for example in self.examples:
-            first.setdefault((example.task, example.reason), example.place)
+        # Backwards, so that the first example of a reason is what stays.
+        first = {(e.task, e.reason): e.place for e in reversed(self.examples)}
         rows = [("task", "reason", "examples", "first")]
         for task, counts in by_task.items():
             rows += [(task, reason, str(n), first[task, reason]) for reason, n in counts.items()]
         rows.append(("total", "", str(len(self)), ""))
-        if len(by_task) < 2:  # a column that says the same in each line says nothing
-            rows = [(reason or task, *rest) for task, reason, *rest in rows]
-        numbers = max(len(row[-2]) for row in rows)
-        rows = [(*names, number.rjust(numbers), place) for *names, number, place in rows]
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-        return "\n".join(lines)
+        if len(by_task) > 1:
+            return table(rows, "<<><")
+        # A column that says the same in each line says nothing.
+        return table([(reason or task, *rest) for task, reason, *rest in rows], "<><")
+
+
+def table(rows: Sequence[Sequence[str]], sides: str) -> str:
+    """Writes rows of cells as lines, each column as wide as its widest cell.
+
+    Args:
+        rows: the cells, the head first.
+        sides: for each column `"<"`, its cells to the left, or `">"`, to the right.
+    """
+    widths = (max(map(len, column)) for column in zip(*rows))
+    line = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
+    return "\n".join(line.format(*row).rstrip() for row in rows)
 
 
 def map_or_explain(
@@ -192,12 +202,11 @@ def map_or_explain(
     Returns:
         A data set in the same order.
     """
-    spec = dataset.map(function).element_spec
     numbered = dataset.enumerate().window(_WINDOW, drop_remainder=False).enumerate()
 
     @do_not_convert
     def map_window(window_number, window):
-        return _map_window(window_number * _WINDOW, window, function, explain, spec)
+        return _map_window(window_number * _WINDOW, window, function, explain)
 
     return numbered.flat_map(map_window)
 
@@ -209,7 +218,7 @@ def call_at_end(dataset: tf.data.Dataset, function: Callable[[], None]) -> tf.da
     def call_and_drop(_):
         def run():
             function()
-            return False
+            return False  # drops the element, which is there for the call only
 
         return tf.ensure_shape(tf.numpy_function(run, [], tf.bool), ())
 
@@ -218,27 +227,28 @@ def call_at_end(dataset: tf.data.Dataset, function: Callable[[], None]) -> tf.da
     return dataset.concatenate(end)
 
 
-def _map_window(start, window, function, explain, spec):
+def _map_window(start, window, function, explain):
     numbers, elements = window
     # `window` turns an element that is a dict into a dict of data sets.
     elements = elements if isinstance(elements, tf.data.Dataset) else tf.data.Dataset.zip(elements)
     pairs = tf.data.Dataset.zip((numbers, elements))
     end = start + numbers.cardinality()
 
-    @do_not_convert
     def attempt(number, element):
         return number, function(element)
 
-    @do_not_convert
+    def explain_in_python(*arrays):
+        explain(*arrays)
+        return np.int32(1)  # TensorFlow leaves out an operation whose result nothing needs
+
+    def explain_one(count, numbered):
+        arrays = tf.nest.flatten(numbered)
+        return count + tf.numpy_function(explain_in_python, arrays, tf.int32, stateful=False)
+
     def explain_missing(expected, number):
         missing = pairs.skip(expected - start).take(number - expected)
         return missing.reduce(0, explain_one)  # one after the other, which a map would not be
 
-    @do_not_convert
-    def explain_one(count, numbered):
-        return count + tf.cast(_in_python(explain)(*numbered), tf.int32)
-
-    @do_not_convert
     def step(expected, numbered):
         number, mapped = numbered
         count = tf.cond(number > expected, lambda: explain_missing(expected, number), lambda: 0)
@@ -247,26 +257,9 @@ def _map_window(start, window, function, explain, spec):
 
     mapped = pairs.map(attempt, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     # One element more, so that elements that fail at the end of the window leave a gap too.
-    last = tf.data.Dataset.from_tensors(end).map(lambda end: (end, _zeros(spec)))
+    last = tf.data.Dataset.from_tensors((end, _zeros(mapped.element_spec[1])))
     steps = mapped.ignore_errors().concatenate(last).scan(start, step)
-    return steps.filter(do_not_convert(lambda is_mapped, _: is_mapped)).map(_mapped)
-
-
-@do_not_convert
-def _mapped(_, mapped):
-    return mapped
-
-
-def _in_python(explain):
-    @do_not_convert
-    def call(number, element):
-        def run(*arrays):
-            explain(*arrays)
-            return True
-
-        return tf.numpy_function(run, [number, *tf.nest.flatten(element)], tf.bool, stateful=False)
-
-    return call
+    return steps.filter(lambda is_mapped, _: is_mapped).map(lambda _, mapped: mapped)
 
 
 def _zeros(spec: Nested) -> Any:

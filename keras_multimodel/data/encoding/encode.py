@@ -30,9 +30,9 @@ def encode(
     """Turns raw examples into the arrays that a task's modality nets read, and finds bad ones.
 
     An example is bad if: its file is broken or cannot be read; its audio is silent (all samples are
-    equal); a value is not finite; it has a length of 0, or a text of nothing; a number or a name is
-    not a class; a tree does not close; its row lacks columns; a preprocessor raises an error for
-    it; or, with `on_long="bad"`, it is too long.
+    equal); a value is not finite; an array or a text is empty; a number or a name is not a class; a
+    tree does not close; its row lacks columns; a preprocessor raises an error for it; or, with
+    `on_long="bad"`, it is too long.
 
     Args:
         dataset: raw examples `{"inputs": ..., "targets": ...}`, as `kmm.datasets.load` returns

@@ -1,5 +1,6 @@
 """Audio as log-mel frames or as a waveform."""
 
+import inspect
 import math
 from typing import Any
 
@@ -58,12 +59,11 @@ class AudioPreprocessor(Preprocessor):
         sampling_rate = positive_int("sampling_rate", sampling_rate)
         for name, value in (("frame_length", frame_length), ("frame_step", frame_step)):
             if value * sampling_rate < 1000:
-                raise ValueError(
-                    f"`{name}` must be at least one sample, in milliseconds. "
-                    f"Received: {name}={value}"
-                )
+                expected = f"`{name}` must be at least one sample, in milliseconds"
+                raise ValueError(f"{expected}. Received: {name}={value}")
         if std <= 0:
             raise ValueError(f"`std` must be positive. Received: std={std}")
+        # Frames of zeros are padding: silence, -100 dB, must not become 0.
         if mean <= -100:
             raise ValueError(f"`mean` must be above -100, silence. Received: mean={mean}")
         self.sampling_rate = sampling_rate
@@ -76,6 +76,7 @@ class AudioPreprocessor(Preprocessor):
         self.std = std
         self._window = round(frame_length * sampling_rate / 1000)
         self._stride = round(frame_step * sampling_rate / 1000)
+        # The least power of two that holds a window: other lengths have slower transforms.
         self._fft_length = 1 << (self._window - 1).bit_length()
         self._mel_weights = self._make_mel_weights()
 
@@ -139,15 +140,9 @@ class AudioPreprocessor(Preprocessor):
         return audio.dbscale(bands, top_db=_TOP_DECIBELS, amin=_SILENCE)
 
     def get_config(self) -> dict:
+        # Each argument is kept under its own name.
         return {
-            "sampling_rate": self.sampling_rate,
-            "num_mel_bins": self.num_mel_bins,
-            "frame_length": self.frame_length,
-            "frame_step": self.frame_step,
-            "min_frequency": self.min_frequency,
-            "max_frequency": self.max_frequency,
-            "mean": self.mean,
-            "std": self.std,
+            name: getattr(self, name) for name in inspect.signature(AudioPreprocessor).parameters
         }
 
 

@@ -36,7 +36,7 @@ _RESAMPLER_TAPS = 64
 
 @functools.cache
 def native_ops():
-    """Returns tensorflow-io's module of ops, or None where they do not load; says so once."""
+    """Returns tensorflow-io's module of ops, or None, with one warning, where they do not load."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -46,7 +46,7 @@ def native_ops():
         reason = str(error).splitlines()[0]
         user_warnings.warn(
             "The native ops of tensorflow-io do not load: audio is decoded by soundfile as always, "
-            f"and resampled by scipy and cut into frames by TensorFlow instead ({reason})",
+            f"and resampled by scipy and cut into frames by TensorFlow instead ({reason})"
         )
         return None
     return core_ops
@@ -70,10 +70,8 @@ def read_waveform(raw: Any, sampling_rate: int, check: Callable = tf.identity) -
     raw = tf.convert_to_tensor(raw)
     is_file = raw.dtype == tf.string
     if raw.shape.rank not in (0 if is_file else 1, None) or raw.dtype.is_bool:
-        raise ValueError(
-            "`raw` must be the bytes of one audio file or samples of rank 1. "
-            f"Received: shape={raw.shape}, dtype={raw.dtype.name}"
-        )
+        expected = "`raw` must be the bytes of one audio file or samples of rank 1"
+        raise ValueError(f"{expected}. Received: shape={raw.shape}, dtype={raw.dtype.name}")
     if is_file:
         waveform = _read_file(raw, sampling_rate, check)
     elif raw.dtype.is_integer:
@@ -99,18 +97,13 @@ def check_sound(waveform: tf.Tensor) -> tf.Tensor:
     Raises:
         BadExampleError: they are not. In a graph a `tf.errors.InvalidArgumentError`.
     """
-    waveform = require(
-        waveform,
-        tf.reduce_all(tf.math.is_finite(waveform)),
-        "not finite",
-        lambda: "`raw` must hold finite samples. Received: some that are NaN or infinite",
-    )
-    return require(
-        waveform,
-        tf.reduce_any(waveform != waveform[:1]),
-        "silent audio",
-        lambda: f"`raw` must hold sound. Received: {tf.size(waveform)} equal samples",
-    )
+    finite = "`raw` must hold finite samples. Received: some that are NaN or infinite"
+    is_finite = tf.reduce_all(tf.math.is_finite(waveform))
+    # First: NaN is unequal to itself, and so would pass for sound.
+    waveform = require(waveform, is_finite, "not finite", lambda: finite)
+    sound = "`raw` must hold sound. Received: {} equal samples"
+    is_sound = tf.reduce_any(waveform != waveform[:1])
+    return require(waveform, is_sound, "silent audio", lambda: sound.format(tf.size(waveform)))
 
 
 def _read_file(content, sampling_rate, check):

@@ -39,23 +39,22 @@ class CategoryPreprocessor(Preprocessor):
     """
 
     def __init__(self, names: Iterable[str]):
+        # Numbers may be names, as in `range(10)`. A string is one name, and not its letters.
         names = [names] if isinstance(names, str) else [str(name) for name in names]
         if not names or len(set(names)) < len(names):
-            raise ValueError(
-                f"`names` must hold at least one name, and none twice. Received: names={names}"
-            )
+            expected = "`names` must hold at least one name, and none twice"
+            raise ValueError(f"{expected}. Received: names={names}")
         self.names = names
 
     def __call__(self, raw: Any) -> tf.Tensor:
         if not tf.is_tensor(raw):
             raw = tf.convert_to_tensor(raw)
         if raw.shape.rank not in (0, None) or not (raw.dtype.is_integer or raw.dtype == tf.string):
-            raise ValueError(
-                "`raw` must be the number or the name of one class. "
-                f"Received: shape={raw.shape}, dtype={raw.dtype.name}"
-            )
+            expected = "`raw` must be the number or the name of one class"
+            raise ValueError(f"{expected}. Received: shape={raw.shape}, dtype={raw.dtype.name}")
         if raw.dtype == tf.string:
             matches = tf.cast(tf.equal(tf.constant(self.names), raw), tf.int32)
+            # Of a name that is no class `argmax` is 0, the first class: `known` tells them apart.
             label = tf.argmax(matches, output_type=tf.int32)
             known = tf.reduce_any(matches > 0)
         else:
@@ -75,10 +74,8 @@ class CategoryPreprocessor(Preprocessor):
         label = np.asarray(prediction)
         is_number = label.ndim == 0 and np.issubdtype(label.dtype, np.integer)
         if not is_number or not 0 <= label < len(self.names):
-            raise ValueError(
-                f"`prediction` must be a class from 0 to {len(self.names) - 1}. "
-                f"Received: prediction={prediction!r}"
-            )
+            expected = f"`prediction` must be a class from 0 to {len(self.names) - 1}"
+            raise ValueError(f"{expected}. Received: prediction={prediction!r}")
         return self.names[int(label)]
 
     def get_config(self) -> dict:

@@ -56,19 +56,14 @@ class ImagePreprocessor(Preprocessor):
     """
 
     def __init__(
-        self,
-        size: tuple[int, int] = (32, 32),
-        fit: str = "pad",
-        background: float | None = None,
+        self, size: tuple[int, int] = (32, 32), fit: str = "pad", background: float | None = None
     ):
-        if len(size) != 2 or not all(
-            isinstance(side, int | np.integer) and side > 0 for side in size
-        ):
+        are_positive = all(isinstance(side, int | np.integer) and side > 0 for side in size)
+        if len(size) != 2 or not are_positive:
             raise ValueError(f"`size` must be two positive integers. Received: size={size}")
         if background is not None and not 0 <= background <= 255:
-            raise ValueError(
-                f"`background` must be from 0 to 255, or None. Received: background={background}"
-            )
+            expected = "`background` must be from 0 to 255, or None"
+            raise ValueError(f"{expected}. Received: background={background}")
         self.size = (int(size[0]), int(size[1]))
         self.fit = one_of("fit", fit, ("pad", "resize"))
         self.background = background
@@ -86,6 +81,7 @@ class ImagePreprocessor(Preprocessor):
         size = tf.constant(self.size)
         shape = tf.shape(image)[:2]
         ratio = tf.reduce_min(size / shape)
+        # At least 1: the short side of a very long image would round to no pixel at all.
         smaller = tf.maximum(tf.cast(tf.round(tf.cast(shape, tf.float64) * ratio), tf.int32), 1)
         image = tf.cond(
             ratio < 1.0,
@@ -153,20 +149,16 @@ def decode_image(content: tf.Tensor) -> tf.Tensor:
         raise ValueError(f"`raw` must be the bytes of one image. Received: shape={content.shape}")
     number = tf.TensorSpec((), tf.int32)
     decoder, orientation = in_python(_look, [content], (number, number))
+    rgba = tf.TensorSpec((None, None, 4), tf.uint8)
+    # Scaled within the branches, which differ in dtype and number of channels until then.
+    decoders = {
+        _JPEG: lambda: scale_pixels(tf.io.decode_jpeg(content, channels=3)),
+        _PNG: lambda: scale_pixels(tf.io.decode_png(content, channels=3)),
+        _DEEP_PNG: lambda: scale_pixels(tf.io.decode_png(content, 4, tf.uint16)),
+        _OTHER: lambda: scale_pixels(in_python(_decode_with_pillow, [content], rgba)),
+    }
     try:
-        image = tf.switch_case(
-            decoder,
-            {
-                _JPEG: lambda: scale_pixels(tf.io.decode_jpeg(content, channels=3)),
-                _PNG: lambda: scale_pixels(tf.io.decode_png(content, channels=3)),
-                _DEEP_PNG: lambda: scale_pixels(tf.io.decode_png(content, 4, tf.uint16)),
-                _OTHER: lambda: scale_pixels(
-                    in_python(
-                        _decode_with_pillow, [content], tf.TensorSpec((None, None, 4), "uint8")
-                    )
-                ),
-            },
-        )
+        image = tf.switch_case(decoder, decoders)
     except tf.errors.InvalidArgumentError as error:
         raise _broken(content.numpy(), error) from error
     spec = tf.TensorSpec((None, None, 3), tf.float32)

@@ -93,10 +93,12 @@ class Preprocessor:
         return type(self) is type(other) and self.get_config() == other.get_config()
 
     def __hash__(self):
+        # As JSON, for a config may hold lists, which have no hash.
         return hash((type(self), json.dumps(self.get_config(), sort_keys=True)))
 
     def __reduce__(self):
-        return _from_config, (type(self), self.get_config())
+        # Not every tokenizer pickles: it is made again from the config.
+        return self.from_config, (self.get_config(),)
 
     def __repr__(self):
         config = keras.tree.map_structure(_short, self.get_config())
@@ -120,16 +122,12 @@ def in_python(
     else:
         dtypes = tf.nest.map_structure(lambda part: part.dtype, spec)
         results = tf.numpy_function(function, tensors, dtypes, stateful=False)
-    if not isinstance(spec, tuple):
-        return tf.ensure_shape(tf.convert_to_tensor(results, spec.dtype), spec.shape)
-    return tuple(
-        tf.ensure_shape(tf.convert_to_tensor(result, part.dtype), part.shape)
-        for result, part in zip(results, spec, strict=True)
-    )
 
+    def as_promised(part, result):
+        return tf.ensure_shape(tf.convert_to_tensor(result, part.dtype), part.shape)
 
-def _from_config(cls, config):
-    return cls.from_config(config)
+    # The structures differ where `spec` is a tuple: `numpy_function` returns a list.
+    return tf.nest.map_structure(as_promised, spec, results, check_types=False)
 
 
 def _short(value):

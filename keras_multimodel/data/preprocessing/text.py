@@ -1,10 +1,10 @@
 """Text as subwords or characters."""
 
 import base64
-import binascii
+import contextlib
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from keras_multimodel.data.preprocessing.preprocessor import Preprocessor, in_py
 from keras_multimodel.data.preprocessing.text_files import as_string, decode_utf8, read_strings
 from keras_multimodel.typing import Tensor
 
+# Masks, losses and `generate` know these ids by number, whatever the vocabulary.
 PADDING_ID = 0
 END_ID = 1
 UNKNOWN_ID = 2
@@ -56,12 +57,11 @@ class TextPreprocessor(Preprocessor):
     """
 
     incremental = True
-    """Whether the output of the first ids is how the output of all begins."""
+    """Whether the text of the first ids is always the beginning of the text of all ids."""
 
     def __init__(self, proto: bytes | str | Path, max_length: int | None = None):
         self.max_length = optional_positive_int("max_length", max_length)
-        self.proto = _read_proto(proto)
-        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
+        self.proto, self._pieces = _read_model(proto)
         special = (self._pieces.pad_id(), self._pieces.eos_id(), self._pieces.unk_id())
         if special != (PADDING_ID, END_ID, UNKNOWN_ID):
             raise ValueError(
@@ -77,13 +77,7 @@ class TextPreprocessor(Preprocessor):
     def __call__(self, raw: Any) -> tf.Tensor:
         # Not with the operation of tensorflow-text: as soon as a global seed is set, TensorFlow
         # drops the operation's vocabulary, or replaces it by that of another.
-        return in_python(self._encode, [as_string(raw)], tf.TensorSpec((None,), tf.int32))
-
-    def _encode(self, text: bytes) -> np.ndarray:
-        ids = self._pieces.encode(decode_utf8("raw", text))
-        if self.max_length is not None:
-            ids = ids[: self.max_length - 1]
-        return np.array([*ids, END_ID], "int32")
+        return string_to_ids(raw, self._pieces.encode, self.max_length)
 
     def decode(self, prediction: Tensor, inputs: Any = None) -> str:
         """Returns the text of ids up to the first end; padding is skipped."""
@@ -134,6 +128,7 @@ def train_text_preprocessor(
             vocab_size=vocabulary_size,
             hard_vocab_limit=model_type != "char",
             byte_fallback=byte_fallback,
+            # By default the rarest characters and sentences above 4,192 bytes would be left out.
             character_coverage=1.0,
             max_sentence_length=1 << 20,
             pad_id=PADDING_ID,
@@ -166,6 +161,25 @@ def read_sentences(sentences: Iterable[str | bytes] | tf.data.Dataset) -> list[s
     return texts
 
 
+def string_to_ids(
+    raw: Any, encode: Callable[[str], list[int]], max_length: int | None
+) -> tf.Tensor:
+    """Returns int32 ids `(length,)` of one raw string, with the end behind them.
+
+    Args:
+        raw: the string, in any of the forms that `as_string` reads.
+        encode: function from the string to its ids, without the end.
+        max_length: the most ids, the end included, or None.
+    """
+
+    def run(content: bytes) -> np.ndarray:
+        ids = encode(decode_utf8("raw", content))
+        # A text that is cut has an end too, or the decoder would not learn to stop.
+        return np.array([*ids[: None if max_length is None else max_length - 1], END_ID], "int32")
+
+    return in_python(run, [as_string(raw)], tf.TensorSpec((None,), tf.int32))
+
+
 def until_end(prediction: Tensor, vocabulary_size: int) -> np.ndarray:
     """Returns the ids before the first end, without padding.
 
@@ -181,38 +195,30 @@ def until_end(prediction: Tensor, vocabulary_size: int) -> np.ndarray:
     """
     ids = np.asarray(prediction)
     if ids.ndim != 1 or not (np.issubdtype(ids.dtype, np.integer) or ids.size == 0):
-        raise ValueError(
-            "`prediction` must be a sequence of integer ids. "
-            f"Received: shape={ids.shape}, dtype={ids.dtype}"
-        )
+        expected = "`prediction` must be a sequence of integer ids"
+        raise ValueError(f"{expected}. Received: shape={ids.shape}, dtype={ids.dtype}")
     ids = ids.astype("int64")
     ends = np.flatnonzero(ids == END_ID)
     ids = ids[: ends[0]] if len(ends) else ids
     ids = ids[ids != PADDING_ID]
     if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary_size:
-        raise ValueError(
-            f"`prediction` must hold ids from 0 to {vocabulary_size - 1}. "
-            f"Received: prediction={ids.tolist()}"
-        )
+        expected = f"`prediction` must hold ids from 0 to {vocabulary_size - 1}"
+        raise ValueError(f"{expected}. Received: prediction={ids.tolist()}")
     return ids
 
 
-def _read_proto(proto: bytes | str | Path) -> bytes:
-    if isinstance(proto, bytes):
-        content = proto
-    elif isinstance(proto, Path) or (len(proto) < 4096 and Path(proto).is_file()):
-        content = Path(proto).read_bytes()
-    else:
-        try:
+def _read_model(proto: bytes | str | Path) -> tuple[bytes, sentencepiece.SentencePieceProcessor]:
+    # A ValueError: no base64. A RuntimeError: bytes that are no model.
+    with contextlib.suppress(ValueError, RuntimeError):
+        if isinstance(proto, bytes):
+            content = proto
+        # The system may refuse to look for a path as long as a model in base64.
+        elif isinstance(proto, Path) or (len(proto) < 4096 and Path(proto).is_file()):
+            content = Path(proto).read_bytes()
+        else:
             content = base64.b64decode(proto, validate=True)
-        except binascii.Error:
-            content = b""
-    try:
-        if content:
-            sentencepiece.SentencePieceProcessor(model_proto=content)
-            return content
-    except RuntimeError:
-        pass
+        if content:  # SentencePiece takes empty bytes for a model that is loaded later
+            return content, sentencepiece.SentencePieceProcessor(model_proto=content)
     raise ValueError(
         "`proto` must be a SentencePiece model: its bytes, the path of its file, or base64. "
         f"Received: proto={proto[:40] if isinstance(proto, bytes | str) else proto!r}"

@@ -90,9 +90,8 @@ def read_strings(argument: str, strings: Iterable[str | bytes] | tf.data.Dataset
             message has the number of the element, from 0.
     """
     if isinstance(strings, str | bytes):
-        raise ValueError(
-            f"`{argument}` must be several strings, not one. Received: {argument}={strings[:40]!r}"
-        )
+        expected = f"`{argument}` must be several strings, not one"
+        raise ValueError(f"{expected}. Received: {argument}={strings[:40]!r}")
     read = getattr(strings, "as_numpy_iterator", None)  # of a data set
     elements = strings if read is None else read()
     texts = []
@@ -123,7 +122,7 @@ def read_lines(path: str | Path) -> Iterator[Line]:
     encoding, errors = (wide, "replace") if wide else ("utf-8", "surrogateescape")
     with open(path, encoding=encoding, errors=errors, newline=None) as lines:
         for number, line in enumerate(lines, start=1):
-            # A mark may start any line: that of a file which was appended to another.
+            # A mark may start any line: files with a mark are appended to others.
             yield _checked(number, line.removesuffix("\n").removeprefix("\ufeff"), wide)
 
 

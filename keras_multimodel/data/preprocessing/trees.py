@@ -7,18 +7,18 @@ tag in place of each word, a closing symbol with the phrase's label. The words s
 """
 
 import collections
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_multimodel.argument_checks import optional_positive_int
 from keras_multimodel.data.encoding.bad_examples import BadExampleError
-from keras_multimodel.data.preprocessing.preprocessor import Preprocessor, in_python
-from keras_multimodel.data.preprocessing.text import END_ID, UNKNOWN_ID, until_end
+from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
+from keras_multimodel.data.preprocessing.text import UNKNOWN_ID, string_to_ids, until_end
 from keras_multimodel.data.preprocessing.text_files import as_string, decode_utf8, read_strings
 from keras_multimodel.generation.constraints import TreeConstraint
 from keras_multimodel.typing import Tensor
@@ -26,7 +26,7 @@ from keras_multimodel.typing import Tensor
 MISSING_TAG = "XX"
 ROOT_LABEL = "S"
 _SPECIAL = 3
-_MAX_DEPTH = 200
+_MAX_DEPTH = 200  # nltk's trees recurse at each level, and Python ends that at 1,000 calls
 # A tag with its word, an opening bracket with its label, a closing bracket, or a word alone.
 _TOKEN = re.compile(
     r"\(\s*(?P<tag>[^\s()]+)\s+(?P<word>[^\s()]+)\s*\)|\(\s*(?P<label>[^\s()]*)|\)|(?P<stray>[^\s()]+)"
@@ -63,7 +63,7 @@ def parse(tree: str) -> tuple[list[str], list[str]]:
     open_labels: list[str] = []
     for token in _TOKEN.finditer(tree):
         if symbols and not open_labels:
-            raise _bad_tree(f"must end with its root, not go on with '{token[0][0]}'", tree)
+            raise _bad_tree(f"must end with its root, but '{token[0][0]}' follows", tree)
         if token["tag"]:
             symbols.append(token["tag"])
             words.append(token["word"])
@@ -101,7 +101,7 @@ def delinearize(symbols: Sequence[str], words: Sequence[str]) -> str:
     used = 0
     for index, symbol in enumerate(symbols):
         if index and not open_labels:
-            raise _bad_symbols(f"must end with the root, not go on with '{symbol}'", symbols)
+            raise _bad_symbols(f"must end with the root, but '{symbol}' follows", symbols)
         if symbol.startswith("("):
             open_labels.append(symbol[1:])
             pieces.append(f" {symbol}")
@@ -142,30 +142,44 @@ def repair(symbols: Sequence[str], words: Sequence[str]) -> list[str]:
     """
     if not words:
         raise ValueError(f"`words` must hold at least one word. Received: words={words}")
-    top: list = ["", []]
-    stack = [top]
+    kept: list[str] = []
+    open_labels: list[str] = []
     used = 0
     for symbol in symbols:
-        if symbol.startswith("(") and len(stack) <= _MAX_DEPTH:
-            node = [symbol[1:], []]
-            stack[-1][1].append(node)
-            stack.append(node)
+        if symbol.startswith("("):
+            if len(open_labels) < _MAX_DEPTH:
+                open_labels.append(symbol[1:])
+                kept.append(symbol)
         elif symbol.startswith(")"):
-            matching = [depth for depth in range(1, len(stack)) if stack[depth][0] == symbol[1:]]
-            if matching:
-                del stack[matching[-1] :]
-        elif not symbol.startswith("(") and used < len(words):
-            stack[-1][1].append(symbol)
+            # Down to the innermost phrase of this label; where none is open, nothing closes.
+            depths = [depth for depth, label in enumerate(open_labels) if label == symbol[1:]]
+            _close(kept, open_labels, depths[-1] if depths else len(open_labels))
+        elif used < len(words):
+            kept.append(symbol)
             used += 1
-    top = _without_empty(top)
+    _close(kept, open_labels, 0)
     missing = [MISSING_TAG] * (len(words) - used)
-    roots = top[1]
-    if len(roots) == 1 and not missing:
-        return _symbols_of(roots[0])
-    if len(roots) != 1 or isinstance(roots[0], str):
-        roots = [[ROOT_LABEL, roots]]
-    roots[0][1].extend(missing)
-    return _symbols_of(roots[0])
+    # A lone tag is one node, but no phrase that could take the words that are missing.
+    if not is_one_node(kept) or (missing and len(kept) == 1):
+        kept = [f"({ROOT_LABEL}", *kept, f"){ROOT_LABEL}"]
+    return [*kept[:-1], *missing, kept[-1]]
+
+
+def _close(kept: list[str], open_labels: list[str], depth: int) -> None:
+    """Closes phrases until `depth` are open. One without a word disappears."""
+    while len(open_labels) > depth:
+        label = open_labels.pop()
+        # The phrase around an empty one may be empty now too: it is looked at when it closes.
+        if kept[-1].startswith("("):
+            kept.pop()
+        else:
+            kept.append(f"){label}")
+
+
+def is_one_node(symbols: Sequence[str]) -> bool:
+    """Returns whether balanced symbols are one phrase or tag, not none or several in a row."""
+    depths = itertools.accumulate({"(": 1, ")": -1}.get(symbol[:1], 0) for symbol in symbols)
+    return bool(symbols) and 0 not in list(depths)[:-1]
 
 
 def escape(word: str) -> str:
@@ -208,10 +222,8 @@ class TreePreprocessor(Preprocessor):
     def __init__(self, symbols: Iterable[str], max_length: int | None = None):
         symbols = list(symbols)
         if not symbols or len(set(symbols)) < len(symbols):
-            raise ValueError(
-                "`symbols` must hold at least one symbol, and none twice. "
-                f"Received: symbols={symbols}"
-            )
+            expected = "`symbols` must hold at least one symbol, and none twice"
+            raise ValueError(f"{expected}. Received: symbols={symbols}")
         self.symbols = symbols
         self.max_length = optional_positive_int("max_length", max_length)
         self._ids = {symbol: index for index, symbol in enumerate(symbols, start=_SPECIAL)}
@@ -222,27 +234,23 @@ class TreePreprocessor(Preprocessor):
         return len(self.symbols) + _SPECIAL
 
     def __call__(self, raw: Any) -> tf.Tensor:
-        return in_python(self._encode, [as_string(raw)], tf.TensorSpec((None,), tf.int32))
+        return string_to_ids(raw, self._encode, self.max_length)
 
-    def _encode(self, tree: bytes) -> np.ndarray:
-        ids = [self._ids.get(symbol, UNKNOWN_ID) for symbol in linearize(decode_utf8("raw", tree))]
-        if self.max_length is not None:
-            ids = ids[: self.max_length - 1]
-        return np.array([*ids, END_ID], dtype="int32")
+    def _encode(self, tree: str) -> list[int]:
+        return [self._ids.get(symbol, UNKNOWN_ID) for symbol in linearize(tree)]
 
     def decode(self, prediction: Tensor, inputs: Any = None) -> str:
         """Returns the tree of ids over the words of the sentence `inputs`, repaired if needed."""
         if inputs is None:
-            raise ValueError(
-                "`inputs` must be the sentence whose tree is decoded. Received: inputs=None"
-            )
+            expected = "`inputs` must be the sentence whose tree is decoded"
+            raise ValueError(f"{expected}. Received: inputs=None")
         ids = until_end(prediction, self.vocabulary_size)
         words = _words(inputs)
         symbols = [self.symbols[index - _SPECIAL] for index in ids if index != UNKNOWN_ID]
         return delinearize(repair(symbols, words), words)
 
     def constraint(self) -> TreeConstraint:
-        """Returns what has `MultiModel.generate` write trees over the words of the input only."""
+        """Returns the constraint that has `generate` write trees over the words of the input."""
         return TreeConstraint(self.symbols, lambda raw: len(_words(raw)))
 
     def get_config(self) -> dict:
@@ -285,19 +293,6 @@ def _words(sentence) -> list[str]:
 def _leaf(word: str) -> str:
     # A backslash next to a bracket would escape it for nltk.
     return escape(word) + " " * word.endswith("\\")
-
-
-def _without_empty(node: list) -> list:
-    label, children = node
-    kept = [child if isinstance(child, str) else _without_empty(child) for child in children]
-    return [label, [child for child in kept if isinstance(child, str) or child[1]]]
-
-
-def _symbols_of(node) -> list[str]:
-    if isinstance(node, str):
-        return [node]
-    inner = [symbol for child in node[1] for symbol in _symbols_of(child)]
-    return [f"({node[0]}", *inner, f"){node[0]}"]
 
 
 def _bad_tree(expected: str, tree: str) -> BadExampleError:

@@ -12,12 +12,7 @@ import tensorflow_text
 
 from keras_multimodel.argument_checks import optional_positive_int, positive_int
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
-from keras_multimodel.data.preprocessing.text import (
-    END_ID,
-    UNKNOWN_ID,
-    read_sentences,
-    until_end,
-)
+from keras_multimodel.data.preprocessing.text import END_ID, UNKNOWN_ID, read_sentences, until_end
 from keras_multimodel.data.preprocessing.text_files import as_string, decode_utf8
 from keras_multimodel.typing import Tensor
 
@@ -74,17 +69,15 @@ class WordPiecePreprocessor(Preprocessor):
     """
 
     incremental = True
-    """Whether the output of the first ids is how the output of all begins."""
+    """Whether the text of the first ids is always the beginning of the text of all ids."""
 
     def __init__(
         self, vocabulary: Iterable[str], max_length: int | None = None, lowercase: bool = False
     ):
         vocabulary = list(vocabulary)
         if vocabulary[: len(_SPECIAL)] != _SPECIAL:
-            raise ValueError(
-                f"`vocabulary` must begin with {', '.join(_SPECIAL)}. "
-                f"Received: vocabulary={vocabulary[:5]}..."
-            )
+            expected = f"`vocabulary` must begin with {', '.join(_SPECIAL)}"
+            raise ValueError(f"{expected}. Received: vocabulary={vocabulary[:5]}...")
         for piece in vocabulary:
             if not isinstance(piece, str) or not piece:
                 raise ValueError(f"`vocabulary` must hold strings. Received: {piece!r}")
@@ -94,7 +87,7 @@ class WordPiecePreprocessor(Preprocessor):
         self.vocabulary = vocabulary
         self.max_length = optional_positive_int("max_length", max_length)
         self.lowercase = lowercase
-        with tf.init_scope():
+        with tf.init_scope():  # its table would belong to the graph that is open around the caller
             self._tokenizer = keras_nlp.tokenizers.WordPieceTokenizer(
                 vocabulary, lowercase=lowercase, dtype="int32"
             )
@@ -120,8 +113,7 @@ class WordPiecePreprocessor(Preprocessor):
     def decode(self, prediction: Tensor, inputs: Any = None) -> str:
         """Returns the text of ids up to the first end; padding is skipped."""
         ids = until_end(prediction, self.vocabulary_size)
-        pieces = [_UNKNOWN if i == UNKNOWN_ID else self.vocabulary[i] for i in ids]
-        return _join(pieces)
+        return _join([_UNKNOWN if i == UNKNOWN_ID else self.vocabulary[i] for i in ids])
 
     def get_config(self) -> dict:
         return {
@@ -160,10 +152,8 @@ def train_word_piece_preprocessor(
     characters = {character for text in cased for character in text if not character.isspace()}
     least = len(_SPECIAL) + 2 * min(len(characters), _MOST_CHARACTERS)
     if vocabulary_size < least:
-        raise ValueError(
-            f"`vocabulary_size` must be at least {least} for these sentences. "
-            f"Received: vocabulary_size={vocabulary_size}"
-        )
+        expected = f"`vocabulary_size` must be at least {least} for these sentences"
+        raise ValueError(f"{expected}. Received: vocabulary_size={vocabulary_size}")
     vocabulary = keras_nlp.tokenizers.compute_word_piece_vocabulary(
         tf.data.Dataset.from_tensor_slices(texts),
         vocabulary_size,
@@ -179,11 +169,11 @@ def _join(pieces: list[str]) -> str:
     words: list[str] = []
     quoted = False
     for piece in pieces:
-        if piece.startswith(_SUFFIX) and len(piece) > len(_SUFFIX) and words:
-            words[-1] += piece.removeprefix(_SUFFIX)
-            text += piece.removeprefix(_SUFFIX)
+        word = piece.removeprefix(_SUFFIX) or piece  # "##" alone is a word of the text
+        if word != piece and words:
+            words[-1] += word
+            text += word
             continue
-        word = piece.removeprefix(_SUFFIX) or piece
         text += " " * _needs_space(words, word, quoted) + word
         words.append(word)
         quoted ^= word == '"'

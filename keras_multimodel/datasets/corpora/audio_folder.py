@@ -12,7 +12,7 @@ from keras_multimodel.datasets.corpora.files import (
     existing_folder,
     find_files,
     why_outside,
-    with_content,
+    with_contents,
 )
 from keras_multimodel.datasets.corpora.tsv_pairs import read_pairs
 
@@ -55,18 +55,16 @@ def audio_folder(folder: str | Path) -> tf.data.Dataset:
     else:
         lists = find_files(folder, f"**/{_LIST}")
         if not lists:
-            raise ValueError(
-                f"`folder` must have a {_TABLE} or files {_LIST}. Received: folder={str(folder)!r}"
-            )
+            expected = f"`folder` must have a {_TABLE} or files {_LIST}"
+            raise ValueError(f"{expected}. Received: folder={str(folder)!r}")
         rows = functools.partial(_rows_of_lists, folder, lists)
-    return dataset_of_rows(functools.partial(_below, folder, rows)).map(
-        with_content, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+    return with_contents(dataset_of_rows(functools.partial(_below, folder, rows)))
 
 
 def _below(folder, rows):
     """Turns names of files into paths, and refuses those that lead out of the folder."""
     for name, text, place, problem in rows():
+        # A table from elsewhere may name any file of the machine, by `..` or an absolute path.
         path = os.path.join(folder, name)
         outside = why_outside(folder, path)
         yield "" if outside else path, text, place, problem or outside

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from keras_multimodel.data.preprocessing.preprocessor import in_python
+
+_STRING = tf.TensorSpec((), tf.string)
 _KEYS = ("inputs", "targets", "source", "problem")
 _BLOCK = 128  # rows that pass from Python to TensorFlow at once: one call a row is ten times slower
 # What systems leave in folders without being asked to. Names with a leading dot are left out too.
@@ -26,9 +29,8 @@ _LITTER = {
 def existing_file(argument: str, path: str | Path) -> Path:
     """Returns a path if it is a file that is not empty; else raises a ValueError."""
     if not Path(path).is_file() or not Path(path).stat().st_size:
-        raise ValueError(
-            f"`{argument}` must be a file that is not empty. Received: {argument}={str(path)!r}"
-        )
+        expected = f"`{argument}` must be a file that is not empty"
+        raise ValueError(f"{expected}. Received: {argument}={str(path)!r}")
     return Path(path)
 
 
@@ -40,7 +42,7 @@ def existing_folder(argument: str, path: str | Path) -> Path:
 
 
 def find_files(folder: Path, pattern: str) -> list[Path]:
-    """Finds the files of a folder, links to nowhere and special files included.
+    """Finds the files of a folder, broken links and special files included.
 
     Files below a hidden folder are hidden too, such as the copies in `.ipynb_checkpoints`, and so
     is what a system left there, such as `__MACOSX`. `**` does not follow links to folders: a link
@@ -91,16 +93,21 @@ def dataset_of_rows(rows: Callable[[], Iterable[tuple[str, str, str, str]]]) -> 
     return tf.data.Dataset.from_generator(blocks, output_signature=signature).unbatch()
 
 
-@tf.autograph.experimental.do_not_convert
-def with_content(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def with_contents(paths: tf.data.Dataset) -> tf.data.Dataset:
     """Replaces the path in `inputs` by the bytes of the file, or says in `problem` why not.
 
     Args:
-        row: `{"inputs": path, "problem", ...}`. A problem that is already there stays.
+        paths: data set of `{"inputs": path, "problem", ...}`. A problem that is already there
+            stays.
     """
-    arguments = [row["inputs"], row["problem"]]
-    content, problem = tf.numpy_function(_read, arguments, (tf.string, tf.string), stateful=False)
-    return {**row, "inputs": tf.ensure_shape(content, ()), "problem": tf.ensure_shape(problem, ())}
+
+    @tf.autograph.experimental.do_not_convert
+    def read(row):
+        # Not `tf.io.read_file`, which would end the whole pass with an error where a file is gone.
+        content, problem = in_python(_read, [row["inputs"], row["problem"]], (_STRING, _STRING))
+        return {**row, "inputs": content, "problem": problem}
+
+    return paths.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _read(path: bytes, problem: bytes) -> tuple[bytes, bytes]:

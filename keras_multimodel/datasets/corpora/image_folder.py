@@ -11,7 +11,7 @@ from keras_multimodel.datasets.corpora.files import (
     existing_folder,
     find_files,
     is_hidden,
-    with_content,
+    with_contents,
 )
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
@@ -51,17 +51,13 @@ def image_folder(folder: str | Path, seed: int | None = None) -> tf.data.Dataset
     """
     names = image_classes(folder)
     files = [(path, name) for name in names for path in _images(Path(folder) / name)]
+    # All paths at once: the files stand by class, and a buffer of images would see one class only.
     if seed is not None:
         random.Random(seed).shuffle(files)
     paths = [os.fsencode(path) for path, _ in files]  # names of files need not be UTF-8
-    columns = {
-        "inputs": paths,
-        "targets": [name for _, name in files],
-        "source": paths,
-        "problem": [""] * len(files),
-    }
-    dataset = tf.data.Dataset.from_tensor_slices(columns)
-    return dataset.map(with_content, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    columns = {"inputs": paths, "targets": [name for _, name in files], "source": paths}
+    columns["problem"] = [""] * len(files)
+    return with_contents(tf.data.Dataset.from_tensor_slices(columns))
 
 
 def image_classes(folder: str | Path) -> list[str]:
@@ -82,10 +78,8 @@ def image_classes(folder: str | Path) -> list[str]:
         path.name for path in folder.iterdir() if _is_class(folder, path) and _images(path)
     )
     if not names:
-        raise ValueError(
-            f"`folder` must have folders with images ({', '.join(_SUFFIXES)}). "
-            f"Received: folder={str(folder)!r}"
-        )
+        expected = f"`folder` must have folders with images ({', '.join(_SUFFIXES)})"
+        raise ValueError(f"{expected}. Received: folder={str(folder)!r}")
     for name in names:
         decode_utf8("folder", os.fsencode(folder / name))
     return names

@@ -9,14 +9,14 @@ import tensorflow as tf
 
 from keras_multimodel.data.encoding.bad_examples import BadExampleError
 from keras_multimodel.data.preprocessing.text_files import Line, read_lines
-from keras_multimodel.data.preprocessing.trees import delinearize, parse
+from keras_multimodel.data.preprocessing.trees import delinearize, is_one_node, parse
 from keras_multimodel.datasets.corpora.files import dataset_of_rows, existing_folder, find_files
 
 _TRACE = "-NONE-"
 
 
 def split_trees(text: str) -> Iterator[tuple[int, str]]:
-    """Splits a text into its trees, and into what is none: text between, brackets too many.
+    """Splits a text into its trees and the pieces that are none: text between, surplus brackets.
 
     Args:
         text: trees in brackets, each over any number of lines.
@@ -77,31 +77,20 @@ def one_line(tree: str, function_tags: bool, traces: bool) -> tuple[str, str]:
 
 
 def _category(symbol):
+    # The dash ends a category, but begins labels such as `-NONE-` and `-LRB-`.
     bracket, label = symbol[0], symbol[1:]
     return symbol if label.startswith("-") else bracket + re.split("[-=]", label)[0]
 
 
 def _without_outer(symbols):
-    while symbols[0] == "(" and _is_one(symbols[1:-1]):
+    # Around several trees the bracket stays: without it they would have no root.
+    while symbols[0] == "(" and is_one_node(symbols[1:-1]):
         symbols = symbols[1:-1]
     return symbols
 
 
-def _is_one(symbols):
-    """Returns whether symbols are one phrase."""
-    depth = 0
-    for index, symbol in enumerate(symbols):
-        depth += {"(": 1, ")": -1}.get(symbol[0], 0)
-        if depth == 0:
-            return index == len(symbols) - 1
-    return False
-
-
 def penn_treebank(
-    folder: str | Path,
-    function_tags: bool = False,
-    traces: bool = False,
-    pattern: str = "**/*.mrg",
+    folder: str | Path, function_tags: bool = False, traces: bool = False, pattern: str = "**/*.mrg"
 ) -> tf.data.Dataset:
     """Reads trees in brackets from the files of a folder, such as the Penn Treebank's `.mrg`.
 
@@ -110,8 +99,8 @@ def penn_treebank(
     the order of their paths. What is no whole tree is an example with a `problem`, which
     `kmm.data.encode` raises or skips; the next tree is read again.
 
-    Marcus et al. 1993, "Building a Large Annotated Corpus of English: The Penn Treebank". Licence:
-    that of the Linguistic Data Consortium (LDC99T42).
+    Marcus et al. 1993, "Building a Large Annotated Corpus of English: The Penn Treebank". License:
+    from the Linguistic Data Consortium (LDC99T42).
 
     Args:
         folder: the folder.
@@ -147,6 +136,7 @@ def _rows(files, function_tags, traces):
         for block in _blocks(path):
             for start, piece in split_trees("\n".join(line.text for line in block)):
                 lines = block[start : start + piece.count("\n") + 1]
+                # A line that is no text says more than the tree that it breaks.
                 problem = next((line.problem for line in lines if line.problem), "")
                 words, tree = "", ""
                 try:

@@ -9,7 +9,8 @@ def read_tfds(
     name: str,
     split: str,
     data_dir: str | Path | None,
-    features: dict | None = None,
+    inputs: str,
+    targets: str,
     undecoded: tuple[str, ...] = (),
 ) -> tf.data.Dataset:
     """Reads a data set that tensorflow-datasets has prepared, in the order of its files.
@@ -18,12 +19,12 @@ def read_tfds(
         name: name of the data set and its config.
         split: name of the split, slices included, such as `"train[:1%]"`.
         data_dir: folder of tensorflow-datasets; None for its default.
-        features: which features are read, as `tfds.decode.PartialDecoding` takes them; None reads
-            all.
+        inputs: the feature that becomes `inputs`.
+        targets: the feature that becomes `targets`.
         undecoded: features whose bytes are left as they are.
 
     Returns:
-        The features, and `tfds_id`, which names file and number of an example.
+        A data set of `{"inputs", "targets", "source"}`; `source` names file and number.
 
     Raises:
         ImportError: tensorflow-datasets is not installed.
@@ -35,21 +36,33 @@ def read_tfds(
         raise ImportError(
             "This data set needs tensorflow-datasets: pip install 'keras-multimodel[tfds]'"
         ) from error
+    # Only what is asked for is decoded: a row of COCO has objects beside its captions.
     skipped = {feature: tfds.decode.SkipDecoding() for feature in undecoded} or None
+    decoders = tfds.decode.PartialDecoding({inputs: True, targets: True}, skipped)
+    # No `try_autocache`: it would keep a small data set in memory before anything is encoded, and
+    # `encode(..., cache=True)` would keep it once more.
+    config = tfds.ReadConfig(add_tfds_id=True, try_autocache=False)
     try:
-        return tfds.load(
+        rows = tfds.load(
             name,
             split=split,
             data_dir=data_dir,
             download=False,
-            decoders=features and tfds.decode.PartialDecoding(features, skipped),
-            read_config=tfds.ReadConfig(add_tfds_id=True, try_autocache=False),
+            decoders=decoders,
+            read_config=config,
         )
+    # tensorflow-datasets asserts that the files are there.
     except AssertionError as error:
         raise ValueError(
             f"`data_dir` must hold {name}, prepared by tensorflow_datasets.builder({name!r})."
             f"download_and_prepare(). Received: data_dir={data_dir!r}, {error}"
         ) from error
+
+    @tf.autograph.experimental.do_not_convert
+    def to_example(row):
+        return {"inputs": row[inputs], "targets": row[targets], "source": row["tfds_id"]}
+
+    return rows.map(to_example)
 
 
 def coco_captions(split: str = "train", data_dir: str | Path | None = None) -> tf.data.Dataset:
@@ -57,7 +70,7 @@ def coco_captions(split: str = "train", data_dir: str | Path | None = None) -> t
 
     An image has about five captions, and is an example with each of them, one after the other. The
     splits are those of Karpathy and Li 2015. Chen et al. 2015, "Microsoft COCO Captions" (arXiv
-    1504.00325). Licence: CC-BY-4.0 (captions), the terms of Flickr (images).
+    1504.00325). License: CC-BY-4.0 (captions), the terms of Flickr (images).
 
     Args:
         split: `"train"`, `"val"`, `"test"`, `"restval"`, or a slice of one, such as `"train[:1%]"`.
@@ -79,25 +92,24 @@ def coco_captions(split: str = "train", data_dir: str | Path | None = None) -> t
     """
 
     @tf.autograph.experimental.do_not_convert
-    def to_examples(row):
-        captions = tf.data.Dataset.from_tensor_slices(row["captions"]["text"]).enumerate()
+    def to_examples(image):
+        captions = tf.data.Dataset.from_tensor_slices(image["targets"]["text"]).enumerate()
 
-        @tf.autograph.experimental.do_not_convert
         def to_example(number, caption):
-            source = [row["tfds_id"], " caption ", tf.strings.as_string(number)]
-            return {"inputs": row["image"], "targets": caption, "source": tf.strings.join(source)}
+            # The captions of an image need names of their own: `encode` counts bad ones by source.
+            source = [image["source"], " caption ", tf.strings.as_string(number)]
+            return {**image, "targets": caption, "source": tf.strings.join(source)}
 
         return captions.map(to_example)
 
-    features = {"image": True, "captions": {"text": True}}
-    return read_tfds("coco_captions", split, data_dir, features).flat_map(to_examples)
+    return read_tfds("coco_captions", split, data_dir, "image", "captions").flat_map(to_examples)
 
 
 def imagenet2012(split: str = "train", data_dir: str | Path | None = None) -> tf.data.Dataset:
     """Loads ImageNet, which tensorflow-datasets has prepared.
 
     Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge" (arXiv 1409.0575).
-    Licence: for non-commercial research; the files come from image-net.org after a registration.
+    License: for non-commercial research; the files come from image-net.org after a registration.
 
     Args:
         split: `"train"`, `"validation"`, or a slice of one, such as `"train[:1%]"`. `"test"` has no
@@ -118,13 +130,8 @@ def imagenet2012(split: str = "train", data_dir: str | Path | None = None) -> tf
     images = kmm.datasets.imagenet2012("train")
     ```
     """
-
-    @tf.autograph.experimental.do_not_convert
-    def to_example(row):
-        return {"inputs": row["image"], "targets": row["label"], "source": row["tfds_id"]}
-
-    features = {"image": True, "label": True}
-    return read_tfds("imagenet2012", split, data_dir, features, ("image",)).map(to_example)
+    # The files stay bytes: decoding is what `ImagePreprocessor` does, and it sees which are broken.
+    return read_tfds("imagenet2012", split, data_dir, "image", "label", undecoded=("image",))
 
 
 def librispeech(
@@ -134,7 +141,7 @@ def librispeech(
 
     The samples are at 16 kHz: preprocessors need `sampling_rate=16000`. The folder as it is on
     openslr.org is read by `kmm.datasets.audio_folder`. Panayotov et al. 2015, "LibriSpeech: an ASR
-    corpus based on public domain audio books". Licence: CC-BY-4.0.
+    corpus based on public domain audio books". License: CC-BY-4.0.
 
     Args:
         split: `"train_clean100"`, `"train_clean360"`, `"train_other500"`, `"dev_clean"`,
@@ -155,13 +162,7 @@ def librispeech(
     speech = kmm.datasets.librispeech("train_clean100")
     ```
     """
-
-    @tf.autograph.experimental.do_not_convert
-    def to_example(row):
-        return {"inputs": row["speech"], "targets": row["text"], "source": row["tfds_id"]}
-
-    features = {"speech": True, "text": True}
-    return read_tfds("librispeech", split, data_dir, features).map(to_example)
+    return read_tfds("librispeech", split, data_dir, "speech", "text")
 
 
 _LANGUAGES = ("cs", "de", "fr", "hi", "ru")  # each beside English
@@ -176,7 +177,7 @@ def wmt14_translate(
     """Loads sentence pairs of WMT 2014, which tensorflow-datasets has prepared.
 
     Bojar et al. 2014, "Findings of the 2014 Workshop on Statistical Machine Translation"
-    (W14-3302). Licence: that of each part (Europarl, Common Crawl, UN, news commentary and others).
+    (W14-3302). License: differs by part (Europarl, Common Crawl, UN, news commentary and others).
 
     Args:
         inputs: language of the inputs: `"cs"`, `"de"`, `"en"`, `"fr"`, `"hi"` or `"ru"`.
@@ -200,14 +201,8 @@ def wmt14_translate(
     """
     pair = {inputs, targets}
     if "en" not in pair or not pair - {"en"} <= set(_LANGUAGES) or len(pair) != 2:
-        raise ValueError(
-            f"`inputs` and `targets` must be 'en' and one of {', '.join(_LANGUAGES)}. "
-            f"Received: inputs={inputs!r}, targets={targets!r}"
-        )
+        expected = f"`inputs` and `targets` must be 'en' and one of {', '.join(_LANGUAGES)}"
+        raise ValueError(f"{expected}. Received: inputs={inputs!r}, targets={targets!r}")
     (other,) = pair - {"en"}
-
-    @tf.autograph.experimental.do_not_convert
-    def to_example(pair):
-        return {"inputs": pair[inputs], "targets": pair[targets], "source": pair["tfds_id"]}
-
-    return read_tfds(f"wmt14_translate/{other}-en", split, data_dir).map(to_example)
+    # One data set serves both directions: its name always has English last.
+    return read_tfds(f"wmt14_translate/{other}-en", split, data_dir, inputs, targets)

@@ -63,12 +63,17 @@ def read_pairs(
     """Returns a function that reads the rows of `tsv_pairs`, after the checks of the arguments."""
     path = existing_file("path", path)
     columns = {"inputs": inputs, "targets": targets}
-    named = _check_columns(columns)
+    named = all(isinstance(column, str) for column in columns.values())
+    if not named and not all(isinstance(n, int) and n >= 0 for n in columns.values()):
+        expected = "`inputs` and `targets` must be two names, or two numbers from 0"
+        raise ValueError(f"{expected}. Received: inputs={inputs!r}, targets={targets!r}")
+    # Read now, so that wrong columns are an error of this call, and not of an epoch that has begun.
     first = list(itertools.islice(_rows(path, quoting), _LOOKED_AT))
     if named:
         places = _numbers(path, first[0], columns)
     else:
         places = {side: int(number) for side, number in columns.items()}
+    # One row that has the columns is enough: the others are bad examples, each with its line.
     needed = max(places.values()) + 1
     if max(len(row.cells) for row in first) < needed:
         raise ValueError(
@@ -83,31 +88,18 @@ def read_pairs(
             if not problem and len(cells) < needed:
                 expected = f"a row must have {needed} columns"
                 problem = f"missing column: {expected}. Received: {len(cells)}"
-            cells = cells + [""] * needed
+            cells = cells + [""] * needed  # a row with a problem has both columns too
             yield cells[places["inputs"]], cells[places["targets"]], f"{path}:{number}", problem
 
     return rows
-
-
-def _check_columns(columns: dict[str, int | str]) -> bool:
-    """Returns whether the columns are names."""
-    named = [isinstance(column, str) for column in columns.values()]
-    numbers = [column for column in columns.values() if not isinstance(column, str)]
-    if any(named) != all(named) or any(not isinstance(n, int) or n < 0 for n in numbers):
-        raise ValueError(
-            "`inputs` and `targets` must be two names, or two numbers from 0. "
-            f"Received: inputs={columns['inputs']!r}, targets={columns['targets']!r}"
-        )
-    return all(named)
 
 
 def _numbers(path, header, columns):
     names = header.problem or ", ".join(header.cells)
     for side, name in columns.items():
         if name not in header.cells:
-            raise ValueError(
-                f"`{side}` must be a column of {path}:1: {names}. Received: {side}={name!r}"
-            )
+            expected = f"`{side}` must be a column of {path}:1: {names}"
+            raise ValueError(f"{expected}. Received: {side}={name!r}")
     return {side: header.cells.index(name) for side, name in columns.items()}
 
 

@@ -132,7 +132,8 @@ def test_trains_a_model_on_changed_images_and_generates_from_plain_ones():
 
     train = data.mix({"shade": data.encode(raw, task, cache=True)}, 4)
     train = data.augment(train, {"shade": record})
-    model = MultiModel([task], hidden_dim=8, moe=None, attention_block=None)
+    small = {"num_encoder_blocks": 1, "moe": None, "attention_block": None}
+    model = MultiModel([task], hidden_dim=8, **small)
     model.compile("adam")
     model.fit(train, epochs=2, verbose=0)
     calls = len(seen)

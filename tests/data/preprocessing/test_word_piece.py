@@ -132,7 +132,8 @@ def test_a_global_seed_leaves_the_vocabulary_alone(text):
 
 def test_saved_with_the_model_and_loaded_in_a_fresh_process(text, tmp_path):
     net = layers.TextModality(text.vocabulary_size, 8, preprocessor=text)
-    model = MultiModel([Task("copy", net, net)], hidden_dim=8, moe=None, attention_block=None)
+    small = {"num_encoder_blocks": 1, "num_mixer_blocks": 1, "num_decoder_blocks": 1, "moe": None}
+    model = MultiModel([Task("copy", net, net)], hidden_dim=8, attention_block=None, **small)
     model.save(tmp_path / "model.keras")
     code = """
 import sys, keras, keras_multimodel, numpy as np

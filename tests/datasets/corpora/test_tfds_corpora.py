@@ -85,7 +85,8 @@ def test_fit_trains_on_all_four():
         name: kmm.data.encode(dataset, by_name[name], on_bad="skip")
         for name, dataset in corpora().items()
     }
-    model = small_models.build(list(by_name.values()), num_encoder_blocks=1)
+    small = {"num_encoder_blocks": 1, "attention_block": None, "moe": None}
+    model = small_models.build(list(by_name.values()), **small)
     model.compile(keras.optimizers.Adam(1e-3))
     before = [keras.ops.copy(weight) for weight in model.trainable_weights]
     history = model.fit(kmm.data.mix(encoded, batch_size=8, steps=2), verbose=0).history
