@@ -12,6 +12,7 @@ def read_tfds(
     inputs: str,
     targets: str,
     undecoded: tuple[str, ...] = (),
+    partial: bool = True,
 ) -> tf.data.Dataset:
     """Reads a data set that tensorflow-datasets has prepared, in the order of its files.
 
@@ -22,6 +23,7 @@ def read_tfds(
         inputs: the feature that becomes `inputs`.
         targets: the feature that becomes `targets`.
         undecoded: features whose bytes are left as they are.
+        partial: whether other features than these two are left out before they are decoded.
 
     Returns:
         A data set of `{"inputs", "targets", "source"}`; `source` names file and number.
@@ -38,7 +40,7 @@ def read_tfds(
         ) from error
     # Only what is asked for is decoded: a row of COCO has objects beside its captions.
     skipped = {feature: tfds.decode.SkipDecoding() for feature in undecoded} or None
-    decoders = tfds.decode.PartialDecoding({inputs: True, targets: True}, skipped)
+    partly = tfds.decode.PartialDecoding({inputs: True, targets: True}, skipped)
     # No `try_autocache`: it would keep a small data set in memory before anything is encoded, and
     # `encode(..., cache=True)` would keep it once more.
     config = tfds.ReadConfig(add_tfds_id=True, try_autocache=False)
@@ -48,7 +50,7 @@ def read_tfds(
             split=split,
             data_dir=data_dir,
             download=False,
-            decoders=decoders,
+            decoders=partly if partial else None,
             read_config=config,
         )
     # tensorflow-datasets asserts that the files are there.
@@ -204,5 +206,7 @@ def wmt14_translate(
         expected = f"`inputs` and `targets` must be 'en' and one of {', '.join(_LANGUAGES)}"
         raise ValueError(f"{expected}. Received: inputs={inputs!r}, targets={targets!r}")
     (other,) = pair - {"en"}
-    # One data set serves both directions: its name always has English last.
-    return read_tfds(f"wmt14_translate/{other}-en", split, data_dir, inputs, targets)
+    # One data set serves both directions: its name always has English last. It has no other
+    # features, and tensorflow-datasets cannot take a `Translation` apart.
+    name = f"wmt14_translate/{other}-en"
+    return read_tfds(name, split, data_dir, inputs, targets, partial=False)
