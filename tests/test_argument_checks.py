@@ -45,6 +45,7 @@ def test_none_passes_where_it_may():
         (checks.not_negative, [0, 0.5, 7, np.float32(1)], [-1e-9, float("nan"), float("inf"), "1"]),
         (checks.positive, [1e-9, 7, np.float64(1)], [0, -1, float("nan"), float("inf"), None]),
         (checks.fraction, [0, 0.999, np.float32(0.5)], [1, -0.1, float("nan"), "0.5"]),
+        (checks.share, [0, 1, np.float32(0.5)], [1.1, -0.1, float("nan"), "0.5"]),
     ],
 )
 def test_numbers(check, good, bad):

@@ -146,6 +146,8 @@ def test_errors(text):
         data.TextPreprocessor(b"nonsense")
     with pytest.raises(ValueError, match="`proto` must be a SentencePiece model.*no-such-file"):
         data.TextPreprocessor("no-such-file")
+    with pytest.raises(ValueError, match="`proto` must be a SentencePiece model.*größe.model"):
+        data.TextPreprocessor("größe.model")
     with pytest.raises(ValueError, match="`max_length` must be .*max_length=0"):
         data.TextPreprocessor(text.proto, max_length=0)
     with pytest.raises(ValueError, match="`raw` must be one string.*raw=7"):
