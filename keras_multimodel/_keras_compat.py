@@ -80,9 +80,11 @@ def task_losses(model: keras.Model, y: dict, y_pred: dict) -> list[tuple]:
         y: targets by task.
         y_pred: logits by task.
     """
+    # `_flat_losses` and `metrics` are in the same order, and exist once the loss is built.
     compiled = model._compile_loss
     if not compiled.built:
         compiled.build(y, y_pred)
+    # A single loss has no tracker of its own: `loss` already shows it.
     trackers = compiled.metrics or [None]
     return [
         (path[0], loss, tracker)
@@ -103,6 +105,7 @@ class OwnReplicaLosses(keras.layers.Layer):
         self._replica_of_loss = {}
 
     def add_loss(self, loss):
+        # Keras has dropped the losses of the last call, and their ids may come again.
         if not super()._get_own_losses():
             self._replica_of_loss.clear()
         self._replica_of_loss[id(loss)] = replica_id()
@@ -111,6 +114,7 @@ class OwnReplicaLosses(keras.layers.Layer):
     def _get_own_losses(self):
         here = replica_id()
         losses = super()._get_own_losses()
+        # A loss of unknown origin counts as the own one.
         return [loss for loss in losses if self._replica_of_loss.get(id(loss), here) == here]
 
 
@@ -132,6 +136,7 @@ def clonable(init: Callable) -> Callable:
 
     @functools.wraps(init)
     def wrapper(self, *args, **kwargs):
+        # `clone_model` passes the new input tensors, and what `_run_through_graph` returned.
         if len(args) == 2 and isinstance(args[1], _Copy):
             init(self, **args[1].arguments, **kwargs)
             args[1].source.finish_clone(self)
@@ -245,6 +250,7 @@ def expect_steps(batches: Any, steps: int) -> None:
         steps: the number of steps.
     """
     if batches is not None:
+        # Keras reads `steps_per_epoch` first, where `fit` got it as an argument.
         batches._num_batches = steps
         if batches.steps_per_epoch:
             batches.steps_per_epoch = steps

@@ -1,5 +1,6 @@
 """Set-up of all tests: two logical CPU devices, for the tests of `MirroredStrategy`."""
 
+import gc
 import os
 
 # What JAX compiles here runs once or twice. Processes that tests start inherit it.
@@ -21,6 +22,15 @@ if keras.backend.backend() == "tensorflow":
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+
+
+def pytest_collection_finish():
+    """Leaves all that is imported out of garbage collections.
+
+    Keras runs one for each kernel that quantization replaces, and they took 0.3 s each.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -13,12 +13,18 @@ from keras_multimodel.layers.modalities.modality_net import ModalityNet as Modal
 from keras_multimodel.layers.modalities.text import TextModality as TextModality
 from keras_multimodel.layers.moe.layout import expert_layout_map as expert_layout_map
 from keras_multimodel.layers.moe.moe_layer import MoELayer as MoELayer
-from keras_multimodel.layers.moe.routers import BiasBalancedRouter as BiasBalancedRouter
-from keras_multimodel.layers.moe.routers import ExpertChoiceRouter as ExpertChoiceRouter
-from keras_multimodel.layers.moe.routers import NoisyTopKRouter as NoisyTopKRouter
-from keras_multimodel.layers.moe.routers import Router as Router
-from keras_multimodel.layers.moe.routers import Routing as Routing
-from keras_multimodel.layers.moe.routers import SwitchRouter as SwitchRouter
-from keras_multimodel.layers.moe.routers import TopKRouter as TopKRouter
+from keras_multimodel.layers.moe.routers.bias_balanced_router import (
+    BiasBalancedRouter as BiasBalancedRouter,
+)
+from keras_multimodel.layers.moe.routers.expert_choice_router import (
+    ExpertChoiceRouter as ExpertChoiceRouter,
+)
+from keras_multimodel.layers.moe.routers.noisy_top_k_router import (
+    NoisyTopKRouter as NoisyTopKRouter,
+)
+from keras_multimodel.layers.moe.routers.router import Router as Router
+from keras_multimodel.layers.moe.routers.router import Routing as Routing
+from keras_multimodel.layers.moe.routers.switch_router import SwitchRouter as SwitchRouter
+from keras_multimodel.layers.moe.routers.top_k_router import TopKRouter as TopKRouter
 from keras_multimodel.layers.stepping import SteppingBlock as SteppingBlock
 from keras_multimodel.layers.timing_signal import TimingSignal as TimingSignal

@@ -7,7 +7,7 @@ from keras_multimodel.argument_checks import block_shape, fraction, one_of, posi
 from keras_multimodel.layers.conv_block import ConvStep
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import write_position
-from keras_multimodel.layers.sublayers import CompositeLayer
+from keras_multimodel.layers.sublayers import CompositeLayer, attributes
 from keras_multimodel.layers.timing_signal import TimingSignal
 from keras_multimodel.ops.cpu_speed import attend, attend_to_prefix
 from keras_multimodel.typing import Nested, Shape, Tensor
@@ -50,7 +50,7 @@ class Attention(CompositeLayer):
                 f"Received: num_heads={num_heads}, hidden_dim={hidden_dim}"
             )
         self.causal = causal
-        self.supports_masking = True
+        self.head_shape = (num_heads, hidden_dim // num_heads)
         self.query, self.key, self.value, self.output_projection = (
             keras.layers.Dense(hidden_dim, use_bias=False, dtype=self.dtype_policy, name=name)
             for name in ("query", "key", "value", "output")
@@ -63,6 +63,7 @@ class Attention(CompositeLayer):
             dense.build((None, source_shape[-1]))
 
     def call(self, targets: Tensor, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
+        # `(B, 1, 1, S)`: the same positions are hidden from every head and every query.
         mask = None if source_mask is None else ops.cast(source_mask, "bool")[:, None, None, :]
         queries = self._project(targets, self.query)
         keys, values = self._project(source, self.key), self._project(source, self.value)
@@ -71,10 +72,10 @@ class Attention(CompositeLayer):
         return ops.reshape(x, (*ops.shape(targets)[:2], self.hidden_dim))
 
     def _project(self, x, dense):
-        """Returns `(B, T, N, H)` from `(B, T, hidden_dim)`."""
-        heads = (self.num_heads, self.hidden_dim // self.num_heads)
-        rows = dense(ops.reshape(x, (-1, x.shape[-1])))
-        return ops.reshape(rows, (*ops.shape(x)[:2], *heads))
+        """Maps `(B, T, hidden_dim)` to `(B, T, N, H)`, or one position `(B, hidden_dim)`."""
+        # As a matrix of rows: a product with three axes costs twenty graph nodes instead of one.
+        rows = dense(ops.reshape(x, (-1, x.shape[-1])) if len(x.shape) == 3 else x)
+        return ops.reshape(rows, (*ops.shape(x)[:-1], *self.head_shape))
 
     def initial_cache(
         self,
@@ -99,43 +100,34 @@ class Attention(CompositeLayer):
             return {"keys": keys, "values": values, "mask": source_mask}
         if not self.causal:
             raise ValueError(f"`causal` must be True to step. Received: causal={self.causal}")
-        heads = (self.num_heads, self.hidden_dim // self.num_heads)
-        shape = (batch_size, *heads, max_length)
+        shape = (batch_size, *self.head_shape, max_length)
         return {name: ops.zeros(shape, self.compute_dtype) for name in ("keys", "values")}
 
     def step(
         self, inputs: Tensor, cache: dict[str, Tensor], index: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Maps position `index`, `(B, hidden_dim)`, to what it attends to; see `SteppingBlock`."""
-        width = self.hidden_dim // self.num_heads
-        queries = self._heads(self.query(inputs) * width**-0.5)
+        queries = self._project(inputs, self.query) * self.head_shape[1] ** -0.5
         if "mask" in cache:
+            # A source: all of its keys are there from the start, and its padding alone is hidden.
             mask = cache["mask"][:, None]
             _, total, found = attend(queries, cache["keys"], cache["values"], mask)
             found = found / total
         else:
+            # The targets: the own key is written first, since a position attends to itself too.
             cache = {
-                name: write_position(cache[name], self._heads(dense(inputs)), index, axis=3)
+                name: write_position(cache[name], self._project(inputs, dense), index, axis=3)
                 for name, dense in (("keys", self.key), ("values", self.value))
             }
             found = attend_to_prefix(queries, cache["keys"], cache["values"], index)
         found = ops.cast(ops.reshape(found, (-1, self.hidden_dim)), self.compute_dtype)
         return self.output_projection(found), cache
 
-    def _heads(self, x):
-        """Returns `(B, N, H)` from `(B, hidden_dim)`."""
-        return ops.reshape(x, (-1, self.num_heads, self.hidden_dim // self.num_heads))
-
     def compute_output_shape(self, targets_shape: Shape, source_shape: Shape) -> Shape:
         return targets_shape
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "hidden_dim": self.hidden_dim,
-            "num_heads": self.num_heads,
-            "causal": self.causal,
-        }
+        return {**super().get_config(), **attributes(self, "hidden_dim", "num_heads", "causal")}
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -190,7 +182,6 @@ class AttentionBlock(CompositeLayer):
         self.num_heads = num_heads
         self.dropout = fraction("dropout", dropout)
         self.padding = one_of("padding", padding, ("causal", "same"))
-        self.supports_masking = True
         policy = {"dtype": self.dtype_policy}
         self.timing = TimingSignal(name="timing", **policy)
         self.steps = [
@@ -214,16 +205,12 @@ class AttentionBlock(CompositeLayer):
         self.self_norm.build(targets_shape)
         self.source_attention = None
         if source_shape is not None:
-            self._build_source_attention(targets_shape, source_shape)
-
-    def _build_source_attention(self, targets_shape, source_shape):
-        policy = {"dtype": self.dtype_policy}
-        self.source_attention = Attention(
-            self.hidden_dim, self.num_heads, name="source_attention", **policy
-        )
-        self.source_attention.build(targets_shape, source_shape)
-        self.source_norm = LayerNorm(name="source_norm", **policy)
-        self.source_norm.build(targets_shape)
+            # Not in `__init__`: a sublayer that is never built makes `quantize` fail.
+            self.source_attention = Attention(
+                self.hidden_dim, self.num_heads, dtype=self.dtype_policy, name="source_attention"
+            )
+            self.source_attention.build(targets_shape, source_shape)
+            self.source_norm = self.make(LayerNorm, targets_shape, name="source_norm")
 
     def call(
         self,
@@ -242,6 +229,7 @@ class AttentionBlock(CompositeLayer):
         for step in self.steps:
             x = step(x, mask=mask)
         x = self.self_attention(x, x, source_mask=mask)
+        # The residual is `targets` without timing, as in the authors' code.
         x = self.self_norm(targets + self.residual_dropout(x, training=training))
         if self.source_attention is None:
             return x
@@ -271,6 +259,7 @@ class AttentionBlock(CompositeLayer):
     ) -> tuple[Tensor, dict[str, Nested]]:
         """Maps target `index`, `(batch, hidden_dim)`, to its output; see `SteppingBlock`."""
         cache = dict(cache)
+        # Without masks: padding comes last, so that no real position ever sees it here.
         x, _ = self.timing.step(inputs, (), index)
         steps = []
         for step, step_cache in zip(self.steps, cache["steps"]):
@@ -290,16 +279,10 @@ class AttentionBlock(CompositeLayer):
         own = {name: part for name, part in cache.items() if name != "source"}
         return {**cache, **keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), own)}
 
-    def compute_output_shape(
-        self, targets_shape: Shape, source_shape: Shape | None = None
-    ) -> Shape:
+    # Keras passes the shape of the first argument alone to a method of one argument.
+    def compute_output_shape(self, targets_shape: Shape) -> Shape:
         return targets_shape
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "hidden_dim": self.hidden_dim,
-            "num_heads": self.num_heads,
-            "dropout": self.dropout,
-            "padding": self.padding,
-        }
+        own = attributes(self, "hidden_dim", "num_heads", "dropout", "padding")
+        return {**super().get_config(), **own}

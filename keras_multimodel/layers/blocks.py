@@ -18,6 +18,7 @@ def call_block(block, inputs, training=None, **arguments):
     """
     known = {name: value for name, value in arguments.items() if takes(block, name)}
     if takes(block, "training"):
+        # None too: Keras then looks up whether the model that calls is in training.
         known["training"] = training
     return block(inputs, **known)
 
@@ -26,6 +27,7 @@ def build_block(block, hidden_dim: int) -> None:
     """Builds a block, if there is one, and all layers within it, by a symbolic call."""
     if block is None or block.built:
         return
+    # A call instead of `build`: from its arguments a block learns whether it has a source.
     sequence = keras.KerasTensor((None, None, hidden_dim), dtype=block.compute_dtype)
     mask = keras.KerasTensor((None, None), dtype="bool")
     call_block(block, sequence, mask=mask, source=sequence, source_mask=mask)
@@ -51,6 +53,7 @@ def call_position_wise(block, inputs: list, masks: list, training=None) -> list:
         return [call_block(block, x, training, mask=mask) for x, mask in zip(inputs, masks)]
     width = inputs[0].shape[-1]
     shapes = [ops.shape(x) for x in inputs]
+    # `(1, total, width)`: one long sequence, since blocks expect an axis of the batch.
     flat = ops.concatenate([ops.reshape(x, (1, -1, width)) for x in inputs], axis=1)
     flat_mask = ops.concatenate([ops.reshape(mask, (1, -1)) for mask in masks], axis=1)
     flat = call_block(block, flat, training, mask=flat_mask)

@@ -8,7 +8,7 @@ from keras import ops
 from keras_multimodel.argument_checks import block_shape, fraction, one_of, positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import write_position
-from keras_multimodel.layers.sublayers import CompositeLayer
+from keras_multimodel.layers.sublayers import CompositeLayer, attributes
 from keras_multimodel.ops.depthwise_conv import depthwise_conv1d
 from keras_multimodel.typing import Shape, Tensor
 
@@ -54,7 +54,6 @@ class ConvStep(CompositeLayer):
         self.kernel_size = positive_int("kernel_size", kernel_size)
         self.dilation_rate = positive_int("dilation_rate", dilation_rate)
         self.padding = one_of("padding", padding, ("same", "causal"))
-        self.supports_masking = True
 
     def build(self, input_shape: Shape):
         channels = input_shape[-1]
@@ -64,27 +63,29 @@ class ConvStep(CompositeLayer):
             # Fan-in is the kernel size alone: a channel sees only itself.
             initializer=keras.initializers.RandomNormal(stddev=self.kernel_size**-0.5),
         )
-        self.pointwise = keras.layers.Dense(
-            self.filters,
-            use_bias=False,
-            kernel_initializer="he_normal",
-            dtype=self.dtype_policy,
-            name="pointwise",
-        )
-        self.pointwise.build((None, channels))
-        self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
-        self.norm.build((None, self.filters))
+        self.pointwise = self.make_pointwise(channels)
+        self.norm = self.make(LayerNorm, (None, self.filters), name="norm")
+
+    def make_pointwise(self, channels: int) -> keras.layers.Layer:
+        """Makes the layer that mixes the channels of each position."""
+        options = {"use_bias": False, "kernel_initializer": "he_normal", "name": "pointwise"}
+        return self.make(keras.layers.Dense, (None, channels), self.filters, **options)
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         x = ops.relu(inputs)
         if mask is not None:
+            # Before the convolution, and after the ReLU: padding then looks like the border.
             x = x * ops.cast(mask, x.dtype)[..., None]
-        kernel = ops.cast(self.depthwise_kernel, x.dtype)
-        x = depthwise_conv1d(x, kernel, self.dilation_rate, *self._margins())
-        # As a matrix of rows: a product with three axes costs twenty graph nodes instead of one.
-        rows = ops.reshape(x, (-1, inputs.shape[-1]))
-        rows = self.norm(self.pointwise(rows))
+        rows = self.norm(self.convolve(x))
         return ops.reshape(rows, (*ops.shape(inputs)[:-1], self.filters))
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """Maps `(batch, length, channels)` to rows `(batch * length, filters)`."""
+        kernel = ops.cast(self.depthwise_kernel, x.dtype)
+        channels = x.shape[-1]
+        x = depthwise_conv1d(x, kernel, self.dilation_rate, *self.margins())
+        # As a matrix of rows: a product with three axes costs twenty graph nodes instead of one.
+        return self.pointwise(ops.reshape(x, (-1, channels)))
 
     def initial_cache(
         self,
@@ -103,6 +104,7 @@ class ConvStep(CompositeLayer):
                 f'`padding` must be "causal" to step. Received: padding={self.padding}'
             )
         shape = (batch_size, self.dilation_rate * self.kernel_size, self.depthwise_kernel.shape[2])
+        # Zeros are what the padding in front of the sequence holds.
         return ops.zeros(shape, self.compute_dtype)
 
     def step(self, inputs: Tensor, cache: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,8 +122,9 @@ class ConvStep(CompositeLayer):
         x = ops.sum(ring * ops.take(kernel, order, axis=0), axis=1)
         return self.norm(self.pointwise(x)), cache
 
-    def _margins(self) -> tuple[int, int]:
+    def margins(self) -> tuple[int, int]:
         """Returns how many zeros go before and after the sequence."""
+        # An odd zero goes to the end, as in TensorFlow's "same" padding.
         total = (self.kernel_size - 1) * self.dilation_rate
         front = total if self.padding == "causal" else total // 2
         return front, total - front
@@ -130,15 +133,11 @@ class ConvStep(CompositeLayer):
         return (*input_shape[:-1], self.filters)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "dilation_rate": self.dilation_rate,
-            "padding": self.padding,
-        }
+        own = attributes(self, "filters", "kernel_size", "dilation_rate", "padding")
+        return {**super().get_config(), **own}
 
 
+# Only this default is cut to the number of kernels. Rates of the user's own must match it.
 _PAPER_DILATION_RATES = (1, 1, 1, 8)
 
 
@@ -201,7 +200,6 @@ class ConvBlock(CompositeLayer):
         self.dilation_rates = dilation_rates
         self.padding = padding
         self.dropout = fraction("dropout", dropout)
-        self.supports_masking = True
         self.steps = [
             ConvStep(hidden_dim, size, rate, padding, dtype=self.dtype_policy, name=f"step_{i}")
             for i, (size, rate) in enumerate(zip(kernel_sizes, dilation_rates))
@@ -235,6 +233,7 @@ class ConvBlock(CompositeLayer):
 
     def step(self, inputs: Tensor, cache: list, index: Tensor) -> tuple[Tensor, list]:
         """Maps position `index`, `(batch, hidden_dim)`, to its output; see `SteppingBlock`."""
+        # Without dropout: steps run in inference only.
         x, after = inputs, []
         for i, (step, step_cache) in enumerate(zip(self.steps, cache)):
             x, step_cache = step.step(x, step_cache, index)
@@ -247,11 +246,5 @@ class ConvBlock(CompositeLayer):
         return input_shape
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "hidden_dim": self.hidden_dim,
-            "kernel_sizes": self.kernel_sizes,
-            "dilation_rates": self.dilation_rates,
-            "padding": self.padding,
-            "dropout": self.dropout,
-        }
+        names = "hidden_dim", "kernel_sizes", "dilation_rates", "padding", "dropout"
+        return {**super().get_config(), **attributes(self, *names)}

@@ -12,7 +12,7 @@ from keras_multimodel.argument_checks import (
     positive_int,
 )
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.layers.sublayers import CompositeLayer, clone_initializer
+from keras_multimodel.layers.sublayers import CompositeLayer, attributes, clone_initializer
 from keras_multimodel.typing import Shape, Tensor
 
 
@@ -68,32 +68,21 @@ class FeedForward(CompositeLayer):
         self.activation = keras.activations.get(activation)
         self.dropout = fraction("dropout", dropout)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.supports_masking = True
 
     def build(self, input_shape: Shape):
         block_shape("inputs", input_shape, self.hidden_dim, ranks=(2, 3))
         width = self.intermediate_dim or self.hidden_dim
-        # Without biases, and with own copies of the initializer, as an expert of `MoELayer`.
-        common = {"use_bias": False, "dtype": self.dtype_policy}
-        self.dense_in = keras.layers.Dense(
-            width,
-            activation=self.activation,
-            kernel_initializer=clone_initializer(self.kernel_initializer),
-            name="dense_in",
-            **common,
-        )
-        self.dense_out = keras.layers.Dense(
-            self.hidden_dim,
-            kernel_initializer=clone_initializer(self.kernel_initializer),
-            name="dense_out",
-            **common,
-        )
+        self.dense_in = self._make_dense(input_shape, width, "dense_in", self.activation)
+        self.dense_out = self._make_dense((*input_shape[:-1], width), self.hidden_dim, "dense_out")
         # `dropout` itself is the rate, under which `get_config` finds it.
         self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
-        self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
-        self.dense_in.build(input_shape)
-        self.dense_out.build((*input_shape[:-1], width))
-        self.norm.build(input_shape)
+        self.norm = self.make(LayerNorm, input_shape, name="norm")
+
+    def _make_dense(self, input_shape, units, name, activation=None):
+        # Without bias, and with a copy of the initializer of its own, as an expert of `MoELayer`.
+        initializer = clone_initializer(self.kernel_initializer)
+        options = {"use_bias": False, "kernel_initializer": initializer, "name": name}
+        return self.make(keras.layers.Dense, input_shape, units, activation, **options)
 
     def call(self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = None):
         outputs = self.dense_out(self.dense_in(inputs))
@@ -106,9 +95,7 @@ class FeedForward(CompositeLayer):
     def get_config(self):
         return {
             **super().get_config(),
-            "hidden_dim": self.hidden_dim,
-            "intermediate_dim": self.intermediate_dim,
+            **attributes(self, "hidden_dim", "intermediate_dim", "dropout"),
             "activation": keras.activations.serialize(self.activation),
-            "dropout": self.dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

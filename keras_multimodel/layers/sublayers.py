@@ -1,10 +1,14 @@
 """What layers that are made of other layers share."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import keras
 
 from keras_multimodel import _keras_compat
+from keras_multimodel.typing import Shape
+
+Sublayer = TypeVar("Sublayer", bound=keras.layers.Layer)
 
 
 def clone_initializer(initializer: Any) -> Any:
@@ -16,6 +20,11 @@ def clone_initializer(initializer: Any) -> Any:
     return initializer.clone() if is_clonable else initializer
 
 
+def attributes(layer: keras.layers.Layer, *names: str) -> dict[str, Any]:
+    """Returns the part of a layer's config that it keeps under the names of its arguments."""
+    return {name: getattr(layer, name) for name in names}
+
+
 class CompositeLayer(keras.layers.Layer):
     """A layer that makes its sublayers when it is built, and saves what was set on them later.
 
@@ -23,6 +32,26 @@ class CompositeLayer(keras.layers.Layer):
     sublayer was frozen, quantized or got LoRA weights would be lost, and the weights that were
     saved would not fit. So its build config, which Keras saves as well, has the state of sublayers.
     """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        # A mask goes on to the next layer: without this Keras drops it, and warns.
+        self.supports_masking = True
+
+    def make(
+        self, kind: Callable[..., Sublayer], input_shape: Shape, *args: Any, **kwargs: Any
+    ) -> Sublayer:
+        """Makes a sublayer under this layer's dtype policy, and builds it.
+
+        Args:
+            kind: class of the sublayer.
+            input_shape: shape to build it for.
+            *args: its arguments.
+            **kwargs: its arguments by name, its `name` among them.
+        """
+        sublayer = kind(*args, dtype=self.dtype_policy, **kwargs)
+        sublayer.build(input_shape)
+        return sublayer
 
     def get_build_config(self):
         config = super().get_build_config()
@@ -82,6 +111,7 @@ def layer_state(layer: keras.layers.Layer) -> dict[str, Any]:
             "mode": layer.quantization_mode,
             "config": keras.saving.serialize_keras_object(config),
         }
+    # Only dense, embedding and convolution layers have LoRA.
     if getattr(layer, "lora_enabled", False):
         state["lora"] = {"rank": layer.lora_rank, "lora_alpha": layer.lora_alpha}
     return state

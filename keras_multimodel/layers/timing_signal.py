@@ -80,6 +80,7 @@ class TimingSignal(keras.layers.Layer):
 
     def step(self, inputs: Tensor, cache: Nested, index: int | Tensor) -> tuple[Tensor, Nested]:
         """Adds the signal of position `index` to `(batch, depth)`; see `layers.stepping`."""
+        # `(1, depth)`: every row of the batch is at the same position.
         return inputs + ops.cast(self.signal(1, index), inputs.dtype), cache
 
     def compute_output_shape(self, input_shape: Shape):

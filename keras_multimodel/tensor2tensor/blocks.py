@@ -13,6 +13,7 @@ from keras import ops
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.conv_block import ConvStep
 from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.layers.sublayers import CompositeLayer, attributes
 from keras_multimodel.layers.timing_signal import TimingSignal
 from keras_multimodel.tensor2tensor.conv_steps import make_conv_step
 from keras_multimodel.typing import Shape, Tensor
@@ -54,6 +55,7 @@ class SliceNetTimingSignal(TimingSignal):
                 "`num_timescales` needs a depth of at least twice its value. "
                 f"Received: num_timescales={n}, depth={depth}"
             )
+        # From 1 to 1 / max_timescale, both included, unlike the base class.
         rates = self.max_timescale ** (-np.arange(n) / (n - 1))
         rest = np.zeros(depth - 2 * n)
         phases = np.concatenate([np.zeros(n), np.full(n, np.pi / 2), rest])
@@ -62,6 +64,19 @@ class SliceNetTimingSignal(TimingSignal):
 
     def get_config(self):
         return {**super().get_config(), "num_timescales": self.num_timescales}
+
+
+class SliceNetPart(CompositeLayer):
+    """A part of the body, which maps `(batch, length, hidden_dim)` to itself.
+
+    It takes masks as arguments, and hands none on: the authors' code masks where it wants to.
+    """
+
+    def compute_mask(self, *args, **kwargs):
+        return None
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
 
 
 def pair_separabilities(separability: int, count: int) -> list[int]:
@@ -79,7 +94,7 @@ def pair_separabilities(separability: int, count: int) -> list[int]:
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class SliceNetAttention(keras.layers.Layer):
+class SliceNetAttention(SliceNetPart):
     """Targets attend to a source: `LN(targets + attention(q, source))`.
 
     There is one head and no projection: keys and values are the source itself. The result is
@@ -105,7 +120,6 @@ class SliceNetAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         self.hidden_dim = hidden_dim
         self.separability = separability
-        self.supports_masking = True
         policy = {"dtype": self.dtype_policy}
         self.timing = SliceNetTimingSignal(name="timing", **policy)
         self.steps = [
@@ -120,8 +134,10 @@ class SliceNetAttention(keras.layers.Layer):
 
     def call(self, targets: Tensor, source: Tensor, source_mask: Tensor | None = None):
         x = self.timing(targets)
+        # Without a mask, unlike the steps of a stack: the authors' code has none here.
         for step in self.steps:
             x = step(x)
+        # The residual is `targets` without timing.
         return self.norm(targets + self.attend(x, source, source_mask))
 
     def attend(self, queries: Tensor, source: Tensor, source_mask: Tensor | None = None):
@@ -133,19 +149,12 @@ class SliceNetAttention(keras.layers.Layer):
             scores = scores + (1.0 - ops.cast(source_mask, scores.dtype))[:, None] * -1e9
         return ops.matmul(ops.softmax(scores, axis=-1), source)
 
-    def compute_mask(self, *args, **kwargs):
-        return None  # masks are passed as arguments
-
-    def compute_output_shape(self, targets_shape: Shape):
-        return targets_shape
-
     def get_config(self):
-        own = {"hidden_dim": self.hidden_dim, "separability": self.separability}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **attributes(self, "hidden_dim", "separability")}
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class SliceNetStack(keras.layers.Layer):
+class SliceNetStack(SliceNetPart):
     """Layers of two residual convolution blocks, with attention to a source if there is one.
 
     A layer computes `y = block_1(x)`, `x = x + block_2(x + y) + y`, then with a source `x = x +
@@ -192,12 +201,13 @@ class SliceNetStack(keras.layers.Layer):
         self.separability = separability
         self.padding = padding
         self.dropout = dropout
-        self.supports_masking = True
+        # Weights of a checkpoint are found by the place of a step in these lists; see `weights`.
         self.layers = [self._make_steps(i) for i in range(num_layers)]
         self.attentions = []
         self.output_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
     def _make_steps(self, layer: int) -> list[ConvStep]:
+        # Counted within each of the two blocks: -2 gives -3, -2 and again -3, -2.
         separabilities = [
             *pair_separabilities(self.separability, 2),
             *pair_separabilities(self.separability, len(self.kernel_sizes) - 2),
@@ -213,15 +223,11 @@ class SliceNetStack(keras.layers.Layer):
         for step in sum(self.layers, []):
             step.build(inputs_shape)
         if source_shape is not None:
-            options = {"dtype": self.dtype_policy}
+            arguments = inputs_shape, self.hidden_dim, self.separability
             self.attentions = [
-                SliceNetAttention(
-                    self.hidden_dim, self.separability, name=f"layer_{i}_attention", **options
-                )
+                self.make(SliceNetAttention, *arguments, name=f"layer_{i}_attention")
                 for i in range(self.num_layers)
             ]
-        for attention in self.attentions:
-            attention.build(inputs_shape)
 
     def call(
         self,
@@ -242,31 +248,20 @@ class SliceNetStack(keras.layers.Layer):
             x = x + z + y
             if self.attentions:
                 x = x + self.attentions[i](x, source, source_mask=source_mask)
+            # At the end of a layer only: within it the sums above write into padding, which the
+            # steps mask again before they convolve.
             if mask is not None:
                 x = x * ops.cast(mask, x.dtype)[..., None]
         return self.output_dropout(x, training=training)
 
-    def compute_mask(self, *args, **kwargs):
-        return None  # masks are passed as arguments
-
-    def compute_output_shape(self, inputs_shape: Shape):
-        return inputs_shape
-
     def get_config(self):
-        return {
-            **super().get_config(),
-            "hidden_dim": self.hidden_dim,
-            "num_layers": self.num_layers,
-            "kernel_sizes": self.kernel_sizes,
-            "dilation_rates": self.dilation_rates,
-            "separability": self.separability,
-            "padding": self.padding,
-            "dropout": self.dropout,
-        }
+        own = attributes(self, "hidden_dim", "num_layers", "kernel_sizes", "dilation_rates")
+        own |= attributes(self, "separability", "padding", "dropout")
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class SliceNetMiddle(keras.layers.Layer):
+class SliceNetMiddle(SliceNetPart):
     """Shifts the targets right, behind a vector for their target space, and joins the source.
 
     The output is `step_3(concat(attention(shifted, source), shifted))`, where the causal step has
@@ -294,7 +289,6 @@ class SliceNetMiddle(keras.layers.Layer):
         self.hidden_dim = hidden_dim
         self.separability = separability
         self.num_target_spaces = num_target_spaces
-        self.supports_masking = True
         policy = {"dtype": self.dtype_policy}
         self.attention = SliceNetAttention(hidden_dim, separability, name="attention", **policy)
         self.merge = make_conv_step(4, hidden_dim, 3, 1, "causal", name="merge", **policy)
@@ -322,19 +316,10 @@ class SliceNetMiddle(keras.layers.Layer):
     def shift(self, targets: Tensor, target_space_id: Tensor):
         """Returns the targets behind the vector of their target space, without the last one."""
         space = ops.take(ops.cast(self.target_spaces, targets.dtype), target_space_id, axis=0)
+        # An id of shape `(1,)` serves the whole batch.
         first = ops.ones_like(targets[:, :1]) * space[:, None]
         return ops.concatenate([first, targets], axis=1)[:, :-1]
 
-    def compute_mask(self, *args, **kwargs):
-        return None  # masks are passed as arguments
-
-    def compute_output_shape(self, targets_shape: Shape):
-        return targets_shape
-
     def get_config(self):
-        return {
-            **super().get_config(),
-            "hidden_dim": self.hidden_dim,
-            "separability": self.separability,
-            "num_target_spaces": self.num_target_spaces,
-        }
+        own = attributes(self, "hidden_dim", "separability", "num_target_spaces")
+        return {**super().get_config(), **own}

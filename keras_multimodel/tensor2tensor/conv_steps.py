@@ -8,6 +8,7 @@ from keras import ops
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.conv_block import ConvStep
 from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.layers.sublayers import attributes
 from keras_multimodel.typing import Shape, Tensor
 
 
@@ -36,11 +37,13 @@ class GroupedDense(keras.layers.Layer):
         self.kernel = self.add_weight(
             name="kernel",
             shape=(self.num_groups, channels, self.units // self.num_groups),
+            # He's: Keras would count the axis of groups into the fan-in.
             initializer=keras.initializers.RandomNormal(stddev=(2.0 / channels) ** 0.5),
         )
 
     def call(self, inputs: Tensor):
         kernel = ops.cast(self.kernel, inputs.dtype)
+        # Groups are neighboring channels, as a split of the last axis in the authors' code.
         groups = ops.reshape(inputs, (-1, self.num_groups, kernel.shape[1]))
         return ops.reshape(ops.einsum("ngc,gcf->ngf", groups, kernel), (-1, self.units))
 
@@ -48,8 +51,7 @@ class GroupedDense(keras.layers.Layer):
         return (*input_shape[:-1], self.units)
 
     def get_config(self):
-        own = {"units": self.units, "num_groups": self.num_groups}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **attributes(self, "units", "num_groups")}
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -82,20 +84,12 @@ class GroupedConvStep(ConvStep):
         super().__init__(filters, kernel_size, dilation_rate, padding, **kwargs)
         self.num_groups = _divisor(num_groups, "filters", filters)
 
-    def build(self, input_shape: Shape):
-        channels = input_shape[-1]
+    def make_pointwise(self, channels: int) -> GroupedDense:
         _divisor(self.num_groups, "channels", channels)
         # A depthwise kernel never mixes channels, so one kernel serves all groups.
-        self.depthwise_kernel = self.add_weight(
-            name="depthwise_kernel",
-            shape=(self.kernel_size, 1, channels, 1),
-            initializer=keras.initializers.RandomNormal(stddev=self.kernel_size**-0.5),
+        return self.make(
+            GroupedDense, (None, channels), self.filters, self.num_groups, name="pointwise"
         )
-        policy = {"dtype": self.dtype_policy}
-        self.pointwise = GroupedDense(self.filters, self.num_groups, name="pointwise", **policy)
-        self.pointwise.build((None, channels))
-        self.norm = LayerNorm(name="norm", **policy)
-        self.norm.build((None, self.filters))
 
     def get_config(self):
         return {**super().get_config(), "num_groups": self.num_groups}
@@ -136,31 +130,25 @@ class MixedConvStep(ConvStep):
     def build(self, input_shape: Shape):
         channels = input_shape[-1]
         _divisor(self.num_groups, "channels", channels)
-        policy = {"dtype": self.dtype_policy}
+        # Where the groups do not divide `filters`, the 1x1 convolution makes up for the rest.
         inner = self.filters // self.num_groups * self.num_groups
-        self.parts = GroupedDense(inner, self.num_groups, name="parts", **policy)
-        self.parts.build((None, self.kernel_size * channels))
+        windows = (None, self.kernel_size * channels)
+        self.parts = self.make(GroupedDense, windows, inner, self.num_groups, name="parts")
         self.mix = None
         if self.num_groups > 1:
-            self.mix = keras.layers.Dense(self.filters, name="mix", **policy)
-            self.mix.build((None, inner))
-        self.norm = LayerNorm(name="norm", **policy)
-        self.norm.build((None, self.filters))
+            self.mix = self.make(keras.layers.Dense, (None, inner), self.filters, name="mix")
+        self.norm = self.make(LayerNorm, (None, self.filters), name="norm")
 
-    def call(self, inputs: Tensor, mask: Tensor | None = None):
-        x = ops.relu(inputs)
-        if mask is not None:
-            x = x * ops.cast(mask, x.dtype)[..., None]
+    def convolve(self, x: Tensor) -> Tensor:
         rows = self.parts(self._windows(x))
-        if self.mix is not None:
-            rows = self.mix(rows)
-        return ops.reshape(self.norm(rows), (*ops.shape(inputs)[:-1], self.filters))
+        return rows if self.mix is None else self.mix(rows)
 
     def _windows(self, x):
         """Returns what each output sees, `(rows, channels * kernel_size)`: by group, then tap."""
         length, channels = ops.shape(x)[1], x.shape[-1]
-        x = ops.pad(x, [[0, 0], self._margins(), [0, 0]])
+        x = ops.pad(x, [[0, 0], self.margins(), [0, 0]])
         starts = [i * self.dilation_rate for i in range(self.kernel_size)]
+        # Slices and one product: TensorFlow has no gradient of grouped convolutions on CPU.
         taps = ops.stack([x[:, start : start + length] for start in starts], axis=2)
         # Groups in front: `parts` then multiplies each group's taps by that group's kernel.
         shape = (-1, self.kernel_size, self.num_groups, channels // self.num_groups)

@@ -6,8 +6,10 @@ import keras
 from keras import ops
 
 from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.layers.modalities.xception import ConvRes, ExitFlow
+from keras_multimodel.layers.sublayers import attributes
 from keras_multimodel.typing import Shape, Tensor
 
 
@@ -30,6 +32,7 @@ class ExitFlow2017(ExitFlow):
 
     def build(self, input_shape: Shape):
         super().build(input_shape)
+        # By the name of the convolution that each replaces; sequences have none.
         self.small = {}
         if self.rank == 4:
             for conv in (self.shortcut_conv, *self.convs):
@@ -43,9 +46,11 @@ class ExitFlow2017(ExitFlow):
             initializer="glorot_uniform",
         )
 
-    def _normalized_conv(self, x, rows, conv, norm):
+    def normalized_conv(
+        self, x: Tensor, rows: Tensor | None, conv: keras.layers.Layer, norm: LayerNorm
+    ) -> Tensor:
         if self.rank == 3:
-            return super()._normalized_conv(x, rows, conv, norm)
+            return super().normalized_conv(x, rows, conv, norm)
         # The width is known only at run time, so both kernels must have one shape.
         is_narrow = ops.equal(ops.shape(x)[2], 1)
         kernels = [
@@ -61,6 +66,7 @@ class ExitFlow2017(ExitFlow):
 def _as_wide(kernel, width):
     """Returns a kernel of width 1 with zeros on both sides."""
     margin = width // 2
+    # "same" padding aligns the middle column with the grid's only one: the zeros meet its padding.
     return ops.pad(kernel, [[0, 0], [margin, margin], [0, 0], [0, 0]])
 
 
@@ -98,12 +104,12 @@ class ClassModality2017(ModalityNet):
         return self.num_classes
 
     def build(self, inputs_shape: Shape, like_shape: Shape | None = None):
-        self.exit_flow = ExitFlow2017(self.num_classes, dtype=self.dtype_policy, name="exit_flow")
-        self.exit_flow.build((None,) * (3 if self.is_grid else 2) + (self.hidden_dim,))
+        shape = (None,) * (3 if self.is_grid else 2) + (self.hidden_dim,)
+        self.exit_flow = self.make(ExitFlow2017, shape, self.num_classes, name="exit_flow")
 
     def decode(self, inputs: Tensor, mask: Tensor | None = None, like: Tensor | None = None):
         if not self.is_grid:
-            return self.exit_flow(inputs)
+            return self.exit_flow(inputs)  # without the mask, as in the authors' code
         _, height, width, _ = ops.shape(like)
         return self.exit_flow(ops.reshape(inputs, (-1, height, width, self.hidden_dim)))
 
@@ -114,8 +120,7 @@ class ClassModality2017(ModalityNet):
         return keras.KerasTensor((inputs.shape[0], self.num_classes), dtype=self.compute_dtype)
 
     def get_config(self):
-        own = {"num_classes": self.num_classes, "is_grid": self.is_grid}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **attributes(self, "num_classes", "is_grid")}
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -129,12 +134,9 @@ class FlattenPositions(keras.layers.Layer):
         `(batch, length, channels)`, and a boolean mask `(batch, length)`.
     """
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.supports_masking = True
-
     def call(self, inputs: Tensor):
         x = ops.reshape(inputs, (ops.shape(inputs)[0], -1, inputs.shape[-1]))
+        # As the authors' code does: id 0 embeds to zeros, while other nets hardly ever give any.
         return x, ops.any(ops.not_equal(x, 0), axis=-1)
 
     def compute_mask(self, *args, **kwargs):
@@ -178,21 +180,17 @@ class AudioModality2017(ModalityNet):
 
     def build(self, input_shape: Shape):
         widths = [2 ** (i + 1) for i in range(self.compression)] + [self.hidden_dim]
+        options = {"strides": (2, 1) if self.spectral else (2, 2), "dtype": self.dtype_policy}
         self.blocks = [
-            ConvRes(
-                filters,
-                strides=(2, 1) if self.spectral else (2, 2),
-                relu_on_shortcut=i < self.compression,
-                dtype=self.dtype_policy,
-                name=f"block_{i}",
-            )
-            for i, filters in enumerate(widths)
+            ConvRes(width, relu_on_shortcut=i < self.compression, name=f"block_{i}", **options)
+            for i, width in enumerate(widths)
         ]
         for block in self.blocks:
             block.build(input_shape)
             input_shape = block.compute_output_shape(input_shape)
 
     def encode(self, inputs: Tensor, mask: Tensor | None = None):
+        # Bytes: divided, but not centered, as in the authors' code.
         x = inputs if self.spectral else inputs / 255.0
         for block in self.blocks:
             x = block(x)
@@ -205,5 +203,4 @@ class AudioModality2017(ModalityNet):
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def get_config(self):
-        own = {"compression": self.compression, "spectral": self.spectral}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **attributes(self, "compression", "spectral")}

@@ -10,32 +10,17 @@ from keras_multimodel.layers.modalities.image import ImageModality
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.layers.modalities.text import TextModality
 from keras_multimodel.layers.moe.moe_layer import MoELayer
-from keras_multimodel.tensor2tensor.blocks import (
-    SliceNetMiddle,
-    SliceNetStack,
-    SliceNetTimingSignal,
-)
-from keras_multimodel.tensor2tensor.modalities import (
-    AudioModality2017,
-    ClassModality2017,
-    FlattenPositions,
-)
+from keras_multimodel.tensor2tensor import blocks, modalities
 from keras_multimodel.typing import Tensor
 
-KERNEL_SCHEMES = {
-    "3.3.3.3": (3, 3, 3, 3),
-    "3.7.7.7": (3, 7, 7, 7),
-    "3.7.15.15": (3, 7, 15, 15),
-    "3.7.15.31": (3, 7, 15, 31),
-    "3.7.15.31.63": (3, 7, 15, 31, 63),
-}
-DILATION_SCHEMES = {
-    "1.1.1.1.1": (1, 1, 1, 1, 1),
-    "1.1.1.1": (1, 1, 1, 1),
-    "1.1.1.2": (1, 1, 1, 2),
-    "1.1.2.4": (1, 1, 2, 4),
-    "1.2.4.8": (1, 2, 4, 8),
-}
+
+def _schemes(*names):
+    return {name: tuple(map(int, name.split("."))) for name in names}
+
+
+# By name, for example "3.7.7.7" -> (3, 7, 7, 7): those that the authors' code knows.
+KERNEL_SCHEMES = _schemes("3.3.3.3", "3.7.7.7", "3.7.15.15", "3.7.15.31", "3.7.15.31.63")
+DILATION_SCHEMES = _schemes("1.1.1.1.1", "1.1.1.1", "1.1.1.2", "1.1.2.4", "1.2.4.8")
 # What the authors' code falls back to, and the closest it has to the paper's text.
 FALLBACK_KERNELS, FALLBACK_DILATIONS = (3, 3, 15, 15), (1, 1, 1, 4)
 
@@ -123,7 +108,7 @@ def multimodel_2017(
     kernels, dilations = _scheme(kernel_scheme, dilation_scheme)
 
     def stack(name, num_layers, padding):
-        return SliceNetStack(
+        return blocks.SliceNetStack(
             hidden_dim, num_layers, kernels, dilations, separability, padding, dropout, name=name
         )
 
@@ -135,11 +120,12 @@ def multimodel_2017(
     shape = (None,) if inputs == "text" else (None, None, 3 if inputs == "image" else 1)
     dtype = "int32" if inputs == "text" else "float32"
     features = {"inputs": keras.Input(shape, dtype=dtype, name="inputs")}
+    # Classes do not read it: Keras would refuse a batch without it if it were not optional.
     space = keras.Input((), dtype="int32", name="target_space_id", optional=targets == "class")
     net = _input_net(inputs, vocabulary_size, hidden_dim, audio_compression)
     encoded = net(features["inputs"])
-    x, mask = FlattenPositions(name="flatten")(encoded)
-    x = SliceNetTimingSignal(name="timing")(x)
+    x, mask = modalities.FlattenPositions(name="flatten")(encoded)
+    x = blocks.SliceNetTimingSignal(name="timing")(x)
     x = stack("encoder1", num_layers // 2, "same")(x, mask=mask)
     # No mask: their experts route padding too.
     x = experts("experts_enc", causal=False)(x)
@@ -147,13 +133,14 @@ def multimodel_2017(
     if targets == "class":
         is_grid = inputs == "image"
         num_classes = positive_int("num_classes", num_classes)
-        net = ClassModality2017(num_classes, hidden_dim, is_grid, name="targets_net")
+        net = modalities.ClassModality2017(num_classes, hidden_dim, is_grid, name="targets_net")
         logits = net(x, reverse=True, like=encoded if is_grid else None)
     else:
         features["targets"] = keras.Input((None,), dtype="int32", name="targets")
         net = TextModality(vocabulary_size, hidden_dim, tie_weights=False, name="targets_net")
-        middle = SliceNetMiddle(hidden_dim, separability, name="middle")
+        middle = blocks.SliceNetMiddle(hidden_dim, separability, name="middle")
         y = middle(net(features["targets"]), x, space, source_mask=mask)
+        # Without a mask of the targets: their padding comes last, and the stacks are causal.
         y = stack("decoder1", num_layers // 2, "causal")(y, x, source_mask=mask)
         y = experts("experts_dec", causal=True)(y)
         y = stack("decoder2", num_layers // 2, "causal")(y, x, source_mask=mask)
@@ -167,7 +154,7 @@ def _input_net(kind, vocabulary_size, hidden_dim, audio_compression) -> Modality
     if kind == "image":
         return ImageModality(hidden_dim, name="inputs_net")
     spectral = kind == "audio_spectral"
-    return AudioModality2017(hidden_dim, audio_compression, spectral, name="inputs_net")
+    return modalities.AudioModality2017(hidden_dim, audio_compression, spectral, name="inputs_net")
 
 
 def _scheme(kernel_scheme, dilation_scheme):

@@ -19,13 +19,9 @@ from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.layers.modalities.text import TextModality
 from keras_multimodel.layers.modalities.xception import ConvRes
 from keras_multimodel.layers.moe.moe_layer import MoELayer
+from keras_multimodel.tensor2tensor import modalities
 from keras_multimodel.tensor2tensor.blocks import SliceNetAttention, SliceNetMiddle, SliceNetStack
 from keras_multimodel.tensor2tensor.conv_steps import GroupedConvStep, MixedConvStep
-from keras_multimodel.tensor2tensor.modalities import (
-    AudioModality2017,
-    ClassModality2017,
-    ExitFlow2017,
-)
 
 # What training adds to a checkpoint, and the model does not have.
 _TRAINING_STATE = re.compile(
@@ -124,25 +120,21 @@ def assign_entries(
     """
     expected = {name: shape for entry in entries for name, shape in entry.shapes.items()}
     given: dict[str, str] = {}  # expected name -> name in `source`
-    left_over, twice, wrong = [], [], []
+    kinds = "missing", "left over", "given twice", "of another shape"
+    problems: dict[str, list[str]] = {kind: [] for kind in kinds}
     for name, value in source.items():
         single = _with_single_scope(name)
         if single not in expected:
-            left_over += [] if ignored(name) else [name]
+            problems["left over"] += [] if ignored(name) else [name]
         elif single in given:
-            twice += [given[single], name]
+            problems["given twice"] += [given[single], name]
         else:
             given[single] = name
             if np.shape(value) != expected[single]:
-                wrong += [f"{name} is {np.shape(value)} and must be {expected[single]}"]
-    missing = [name for name in expected if name not in given]
-    if missing or left_over or twice or wrong:
-        problems = {
-            "missing": missing,
-            "left over": left_over,
-            "given twice": twice,
-            "of another shape": wrong,
-        }
+                wrong = f"{name} is {np.shape(value)} and must be {expected[single]}"
+                problems["of another shape"].append(wrong)
+    problems["missing"] = [name for name in expected if name not in given]
+    if any(problems.values()):
         lists = [f"{k} ({len(v)}):\n  " + "\n  ".join(v) for k, v in problems.items() if v]
         raise ValueError(
             "`source` must hold exactly the variables of `model`. Received: "
@@ -178,14 +170,17 @@ def step_entries(step: ConvStep, scope: str, i: int) -> Iterator[Entry]:
         parts = [f"{scope}/part_{g}" for g in range(step.num_groups)]
     parts = [f"{part}/conv_block_{i}_single" for part in parts]
     if isinstance(step, MixedConvStep):
+        # One `(taps * channels, filters)` matrix a group: reshaping joins the first three axes.
         kernel = step.parts.kernel
         shape = (step.kernel_size, 1, kernel.shape[1] // step.kernel_size, kernel.shape[2])
         yield Entry(kernel, {f"{part}/kernel": shape for part in parts})
         if step.mix is not None:
+            # TensorFlow 1 numbers the layers of a scope, all but the first one.
             name = f"{scope}/conv2d_{i}" if i else f"{scope}/conv2d"
             yield _entry(step.mix.kernel, f"{name}/kernel", (1, 1))
             yield _entry(step.mix.bias, f"{name}/bias")
     else:
+        # Our one depthwise kernel holds those of the groups side by side.
         size, _, channels, _ = step.depthwise_kernel.shape
         shape = (size, 1, channels // len(parts), 1)
         names = {f"{part}/depthwise_kernel": shape for part in parts}
@@ -214,6 +209,7 @@ def stack_entries(stack: SliceNetStack, scope: str) -> Iterator[Entry]:
     for n, steps in enumerate(stack.layers):
         layer = f"{scope}/layer_{n}"
         for i, step in enumerate(steps):
+            # Two steps are the first residual block; the second one counts from 0 again.
             block, position = (1, i) if i < 2 else (2, i - 2)
             yield from step_entries(step, f"{layer}/residual{block}", position)
         if stack.attentions:
@@ -248,7 +244,7 @@ def modality_entries(
             tables = {"target_emb": net.embeddings, "softmax": net.output_embeddings}
         for name, table in tables.items():
             yield _table_entry(table, f"{scope}/{name}", num_shards)
-    elif isinstance(net, ClassModality2017):
+    elif isinstance(net, modalities.ClassModality2017):
         scope = f"class_label_modality_{net.num_classes}_{net.hidden_dim}"
         yield from exit_flow_entries(net.exit_flow, scope)
     elif isinstance(net, ImageModality):
@@ -256,24 +252,27 @@ def modality_entries(
         yield from _conv_entries(net.conv_1, net.norm_1, "image_modality/conv1")
         for i, block in enumerate(net.blocks):
             yield from conv_res_entries(block, f"image_modality/block{i}")
-    elif isinstance(net, AudioModality2017):
+    elif isinstance(net, modalities.AudioModality2017):
         scope = f"audio_{'spectral_' if net.spectral else ''}modality"
         for i, block in enumerate(net.blocks):
+            # The authors number the blocks that the compression asks for, and add one.
             name = "final" if i == net.compression else i
             yield from conv_res_entries(block, f"{scope}/compress_block_{name}")
 
 
 def _table_entry(table, scope, num_shards):
     rows, width = table.shape
+    # The first shards hold one row more where the rows do not divide evenly.
     sizes = [rows // num_shards + (i < rows % num_shards) for i in range(num_shards)]
     shapes = {f"{scope}/weights_{i}": (size, width) for i, size in enumerate(sizes)}
     return Entry(table, shapes, axis=0)
 
 
-def exit_flow_entries(flow: ExitFlow2017, scope: str) -> Iterator[Entry]:
+def exit_flow_entries(flow: modalities.ExitFlow2017, scope: str) -> Iterator[Entry]:
     """Yields the entries of an `ExitFlow2017`."""
     names = ["res_conv", "conv0", "conv1", "conv2", "conv3"]
     convs = zip([flow.shortcut_conv, *flow.convs], [flow.shortcut_norm, *flow.norms])
+    # Of the two kernels for grids, "_std" is the one for more than one column; see `ExitFlow2017`.
     suffix = "std" if flow.rank == 4 else "single"
     for name, (conv, norm) in zip(names, convs):
         block = f"{scope}/conv_block_downsample/{name}"

@@ -1,4 +1,4 @@
 """Modality nets: one kind of data to the representation of the body, and back.
 
-May import `layers.layer_norm` and ops.
+May import `layers.layer_norm`, `layers.sublayers` and ops.
 """

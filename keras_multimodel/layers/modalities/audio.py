@@ -9,7 +9,8 @@ from keras import ops
 from keras_multimodel.argument_checks import optional_positive_int, positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
-from keras_multimodel.layers.modalities.xception import ConvRes
+from keras_multimodel.layers.modalities.xception import PLAIN_CONV, ConvRes
+from keras_multimodel.layers.sublayers import attributes
 from keras_multimodel.typing import Shape, Tensor
 
 
@@ -83,35 +84,20 @@ class AudioModality(ModalityNet):
     def build(self, input_shape: Shape):
         # A waveform is an image of width 1, so that both kinds pass the same blocks.
         width = 3 if self.num_bins else 1
-        channels = 1
+        shape = (None, None, self.num_bins or 1, 1)
         if self.stem_channels:
-            self.stem_conv = keras.layers.Conv2D(
-                self.stem_channels,
-                (3, width),
-                padding="same",
-                data_format="channels_last",
-                use_bias=False,
-                dtype=self.dtype_policy,
-                name="stem_conv",
+            options = {"name": "stem_conv", **PLAIN_CONV}
+            self.stem_conv = self.make(
+                keras.layers.Conv2D, shape, self.stem_channels, (3, width), **options
             )
-            self.stem_norm = LayerNorm(dtype=self.dtype_policy, name="stem_norm")
-            self.stem_conv.build((None, None, self.num_bins or 1, channels))
-            channels = self.stem_channels
-            self.stem_norm.build((None, None, None, channels))
+            shape = (*shape[:3], self.stem_channels)
+            self.stem_norm = self.make(LayerNorm, shape, name="stem_norm")
         self.blocks = []
         for i, filters in enumerate(self._widths()):
-            block = ConvRes(
-                filters,
-                kernel_size=(3, width),
-                strides=(2, 1),
-                # As in the authors' code, where the last block's shortcut is linear.
-                relu_on_shortcut=i < self.num_blocks - 1,
-                dtype=self.dtype_policy,
-                name=f"block_{i}",
-            )
-            block.build((None, None, self.num_bins or 1, channels))
-            self.blocks.append(block)
-            channels = filters
+            # As in the authors' code, where the last block's shortcut is linear.
+            options = {"relu_on_shortcut": i < self.num_blocks - 1, "name": f"block_{i}"}
+            self.blocks.append(self.make(ConvRes, shape, filters, (3, width), (2, 1), **options))
+            shape = (*shape[:3], filters)
         if self.num_bins:
             self._build_merge()
 
@@ -151,13 +137,8 @@ class AudioModality(ModalityNet):
         return self._real_steps(inputs)[:, :: 2**self.num_blocks]
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "num_bins": self.num_bins,
-            "num_blocks": self.num_blocks,
-            "channels": self.channels,
-            "stem_channels": self.stem_channels,
-        }
+        own = attributes(self, "num_bins", "num_blocks", "channels", "stem_channels")
+        return {**super().get_config(), **own}
 
     def _real_steps(self, inputs):
         """Returns a boolean `(batch, length)`, False from where only zeros follow."""
@@ -175,9 +156,8 @@ class AudioModality(ModalityNet):
         padding in a batch would then change real positions.
         """
         stride = 2**self.num_blocks
-        tail = ops.zeros_like(x[:, :1])
-        tail = ops.repeat(tail, stride - 1, axis=1)
-        x = ops.concatenate([x, tail], axis=1)
+        # The length may be dynamic: pad by the most that can be missing, then cut.
+        x = ops.concatenate([x, ops.repeat(ops.zeros_like(x[:, :1]), stride - 1, axis=1)], axis=1)
         return x[:, : ops.shape(x)[1] // stride * stride]
 
     def _widths(self):
@@ -186,17 +166,16 @@ class AudioModality(ModalityNet):
         return [2 ** (i + 1) for i in range(self.num_blocks - 1)] + [self.hidden_dim]
 
     def _build_merge(self):
-        policy = self.dtype_policy
-        self.merge_depthwise = keras.layers.EinsumDense(
-            "btfc,fc->btc", (None, self.hidden_dim), dtype=policy, name="merge_depthwise"
+        width = self.hidden_dim
+        shape, grid = (None, None, width), (None, None, self.num_bins, width)
+        # One weight for each frequency and channel: `btfc,fc->btc` sums over the frequencies f.
+        self.merge_depthwise = self.make(
+            keras.layers.EinsumDense, grid, "btfc,fc->btc", (None, width), name="merge_depthwise"
         )
-        self.merge_pointwise = keras.layers.Dense(
-            self.hidden_dim, use_bias=False, dtype=policy, name="merge_pointwise"
+        self.merge_pointwise = self.make(
+            keras.layers.Dense, shape, width, use_bias=False, name="merge_pointwise"
         )
-        self.merge_norm = LayerNorm(dtype=policy, name="merge_norm")
-        self.merge_depthwise.build((None, None, self.num_bins, self.hidden_dim))
-        self.merge_pointwise.build((None, None, self.hidden_dim))
-        self.merge_norm.build((None, None, self.hidden_dim))
+        self.merge_norm = self.make(LayerNorm, shape, name="merge_norm")
 
     def _check_channels(self):
         widths = self._widths()

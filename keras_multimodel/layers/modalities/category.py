@@ -1,6 +1,5 @@
 """Classes out, and in."""
 
-import math
 from typing import Any
 
 import keras
@@ -70,26 +69,17 @@ class CategoryModality(ModalityNet):
         return self.num_classes
 
     def build(self, inputs_shape: Shape, like_shape: Shape | None = None):
-        if len(inputs_shape) == 1:
-            self._build_embedding()
-        elif len(inputs_shape) == 3:
-            self._build_exit_flow(4 if like_shape is not None and len(like_shape) == 4 else 3)
-
-    def _build_embedding(self):
         with _keras_compat.open_to_sublayers(self):  # the other direction may be built already
-            self.embedding = keras.layers.Embedding(
-                self.num_classes,
-                self.hidden_dim,
-                embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0),
-                dtype=self.dtype_policy,
-                name="embedding",
-            )
-        self.embedding.build((None,))
-
-    def _build_exit_flow(self, rank):
-        with _keras_compat.open_to_sublayers(self):
-            self.exit_flow = ExitFlow(self.num_classes, dtype=self.dtype_policy, name="exit_flow")
-        self.exit_flow.build((None,) * (rank - 1) + (self.hidden_dim,))
+            if len(inputs_shape) == 1:
+                size = self.num_classes, self.hidden_dim
+                initializer = keras.initializers.RandomNormal(stddev=1.0)
+                self.embedding = self.make(
+                    keras.layers.Embedding, (None,), *size, initializer, name="embedding"
+                )
+            elif len(inputs_shape) == 3:
+                rank = 4 if like_shape is not None and len(like_shape) == 4 else 3
+                shape = (None,) * (rank - 1) + (self.hidden_dim,)
+                self.exit_flow = self.make(ExitFlow, shape, self.num_classes, name="exit_flow")
 
     def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         self._prepare_encode(inputs)
@@ -126,12 +116,10 @@ class CategoryModality(ModalityNet):
 
     # Keras' own would hold the shape of the first call only, which is one direction.
     def get_build_config(self):
-        config = {"encodes": self.embedding is not None, "rank": self._exit_rank()}
+        rank = getattr(self.exit_flow, "rank", None)
+        config = {"encodes": self.embedding is not None, "rank": rank}
         states = sublayer_states(self)
         return {**config, "sublayers": states} if states else config
-
-    def _exit_rank(self) -> int | None:
-        return None if self.exit_flow is None else self.exit_flow.rank
 
     def build_from_config(self, config: dict):
         if config["encodes"]:
@@ -139,6 +127,7 @@ class CategoryModality(ModalityNet):
         if config["rank"]:
             self.build((None, None, self.hidden_dim), like_shape=(None,) * config["rank"])
         if config.get("sublayers"):
+            # Last: a state belongs to a sublayer, and is lost on one that does not exist yet.
             set_sublayer_states(self, config["sublayers"])
 
     def get_config(self):
@@ -164,21 +153,17 @@ class CategoryModality(ModalityNet):
             )
         if self.exit_flow is None:
             self.build(shape, like_shape=like_shape)
-        is_grid, rank = like_shape is not None and len(like_shape) == 4, self._exit_rank()
+        is_grid = like_shape is not None and len(like_shape) == 4
+        rank = getattr(self.exit_flow, "rank", None)
         if is_grid != (rank == 4):
             raise ValueError(
                 f"`like` must have rank {rank}, as in the first call: one net "
                 f"reads grids (rank 4) or sequences, not both. Received: like.shape={like_shape}"
             )
-        positions = _count_positions(like_shape) if is_grid else None
-        if positions and isinstance(shape[1], int) and shape[1] < positions:
+        sizes: list[Any] = [shape[1], *like_shape[1:3]] if is_grid and like_shape else [None]
+        # A size that the graph does not know yet cannot be checked.
+        if all(isinstance(size, int) for size in sizes) and sizes[0] < sizes[1] * sizes[2]:
             raise ValueError(
-                f"`inputs` must have at least the {positions} positions of `like`. "
+                f"`inputs` must have at least the {sizes[1] * sizes[2]} positions of `like`. "
                 f"Received: inputs.shape={shape}, like.shape={like_shape}"
             )
-
-
-def _count_positions(shape):
-    """Returns height times width of a grid, None while the graph does not know them."""
-    sizes = shape[1:3]
-    return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None

@@ -9,7 +9,8 @@ from keras import ops
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
-from keras_multimodel.layers.modalities.xception import ConvRes
+from keras_multimodel.layers.modalities.xception import PLAIN_CONV, ConvRes, grid
+from keras_multimodel.layers.sublayers import attributes
 from keras_multimodel.typing import Shape, Tensor
 
 
@@ -74,21 +75,19 @@ class ImageModality(ModalityNet):
         self.autocast = False
 
     def build(self, input_shape: Shape):
-        self.conv_0 = self._make_conv(32, 2, "conv_0")
-        self.norm_0 = LayerNorm(dtype=self.dtype_policy, name="norm_0")
-        self.conv_1 = self._make_conv(64, 1, "conv_1")
-        self.norm_1 = LayerNorm(dtype=self.dtype_policy, name="norm_1")
+        conv, images = keras.layers.Conv2D, (None, *self.image_shape)
+        self.conv_0 = self.make(conv, images, 32, 3, 2, name="conv_0", **PLAIN_CONV)
+        self.norm_0 = self.make(LayerNorm, grid(32), name="norm_0")
+        self.conv_1 = self.make(conv, grid(32), 64, 3, name="conv_1", **PLAIN_CONV)
+        self.norm_1 = self.make(LayerNorm, grid(64), name="norm_1")
+        widths = self._widths()
         self.blocks = [
             # As in the authors' code, where only the first block's shortcut starts with a ReLU.
             ConvRes(filters, relu_on_shortcut=i == 0, dtype=self.dtype_policy, name=f"block_{i}")
-            for i, filters in enumerate(self._widths())
+            for i, filters in enumerate(widths)
         ]
-        self.conv_0.build((None, *self.image_shape))
-        self.norm_0.build((None, None, None, 32))
-        self.conv_1.build((None, None, None, 32))
-        self.norm_1.build((None, None, None, 64))
-        for block, width in zip(self.blocks, [64, *self._widths()]):
-            block.build((None, None, None, width))
+        for block, width in zip(self.blocks, [64, *widths]):
+            block.build(grid(width))
 
     def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         self.check_examples(inputs, "images")
@@ -115,27 +114,11 @@ class ImageModality(ModalityNet):
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "image_shape": self.image_shape,
-            "num_blocks": self.num_blocks,
-        }
+        return {**super().get_config(), **attributes(self, "image_shape", "num_blocks")}
 
     def _widths(self):
         widths = [min(128 * 2**i, self.hidden_dim) for i in range(self.num_blocks - 1)]
         return [*widths, self.hidden_dim]
-
-    def _make_conv(self, filters, stride, name):
-        return keras.layers.Conv2D(
-            filters,
-            (3, 3),
-            strides=(stride, stride),
-            padding="same",
-            data_format="channels_last",
-            use_bias=False,
-            dtype=self.dtype_policy,
-            name=name,
-        )
 
 
 def _standardize(images):

@@ -78,7 +78,6 @@ class ModalityNet(CompositeLayer):
         super().__init__(**kwargs)
         self.hidden_dim = positive_int("hidden_dim", hidden_dim)
         self.preprocessor = preprocessor
-        self.supports_masking = True
 
     @property
     def num_ids(self) -> int | None:
@@ -135,9 +134,8 @@ class ModalityNet(CompositeLayer):
             for want, size in zip(expected, inputs.shape)
         )
         dtype = keras.backend.standardize_dtype(inputs.dtype)
-        if not fits or not (
-            keras.backend.is_int_dtype(dtype) or keras.backend.is_float_dtype(dtype)
-        ):
+        is_number = keras.backend.is_int_dtype(dtype) or keras.backend.is_float_dtype(dtype)
+        if not fits or not is_number:
             raise ValueError(
                 f"`inputs` must be {kind} of the shape {expected}, integers or floats. "
                 f"Received: inputs.shape={tuple(inputs.shape)}, inputs.dtype={inputs.dtype}"

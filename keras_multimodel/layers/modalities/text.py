@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
+from keras_multimodel.layers.sublayers import attributes
 from keras_multimodel.typing import Shape, Tensor
 
 
@@ -71,16 +72,13 @@ class TextModality(ModalityNet):
     def build(self, input_shape: Shape):
         self.embeddings = self._table("embeddings")
         # The same variable under two names: Keras saves it once.
-        self.output_embeddings = (
-            self.embeddings if self.tie_weights else self._table("output_embeddings")
-        )
+        self.output_embeddings = self.embeddings
+        if not self.tie_weights:
+            self.output_embeddings = self._table("output_embeddings")
 
-    def _table(self, name: str):
-        return self.add_weight(
-            name=name,
-            shape=(self.vocabulary_size, self.hidden_dim),
-            initializer=keras.initializers.RandomNormal(stddev=self.hidden_dim**-0.5),
-        )
+    def _table(self, name):
+        initializer = keras.initializers.RandomNormal(stddev=self.hidden_dim**-0.5)
+        return self.add_weight((self.vocabulary_size, self.hidden_dim), initializer, name=name)
 
     def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         if len(inputs.shape) != 2 or not keras.backend.is_int_dtype(inputs.dtype):
@@ -116,8 +114,4 @@ class TextModality(ModalityNet):
         return ops.not_equal(inputs, 0)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "vocabulary_size": self.vocabulary_size,
-            "tie_weights": self.tie_weights,
-        }
+        return {**super().get_config(), **attributes(self, "vocabulary_size", "tie_weights")}

@@ -7,13 +7,22 @@ from keras import ops
 
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.layers.sublayers import clone_initializer
+from keras_multimodel.layers.sublayers import CompositeLayer, attributes, clone_initializer
 from keras_multimodel.ops.numerics import at_least_float32
 from keras_multimodel.typing import Shape, Tensor
 
+# Channels come last whatever `keras.config.image_data_format()` says: norms and masks rely on it.
+# Without bias, as a layer normalization with an offset follows.
+PLAIN_CONV = {"padding": "same", "data_format": "channels_last", "use_bias": False}
+
+
+def grid(channels: int) -> Shape:
+    """Returns the shape of grids of any size: images vary, and kernels depend on channels only."""
+    return (None, None, None, channels)
+
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class ConvRes(keras.layers.Layer):
+class ConvRes(CompositeLayer):
     """Two separable convolutions and a max-pool beside a strided shortcut.
 
     `y = MaxPool(ConvStep(ConvStep(x))) + LN(Conv1x1([ReLU](x)))`, where `ConvStep` is ReLU, a
@@ -67,40 +76,30 @@ class ConvRes(keras.layers.Layer):
         self.strides = _pair(strides, "strides")
         self.relu_on_shortcut = relu_on_shortcut
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.supports_masking = True
 
     def build(self, input_shape: Shape):
         _check_rank(input_shape)
-        self.conv_0 = self._make_conv("conv_0")
-        self.norm_0 = self._make_norm("norm_0")
-        self.conv_1 = self._make_conv("conv_1")
-        self.norm_1 = self._make_norm("norm_1")
-        self.pool = keras.layers.MaxPooling2D(
-            self.kernel_size,
-            self.strides,
-            padding="same",
-            data_format="channels_last",
-            dtype=self.dtype_policy,
-            name="pool",
-        )
-        self.shortcut_conv = keras.layers.Conv2D(
-            self.filters,
-            (1, 1),
-            padding="same",
-            data_format="channels_last",
-            use_bias=False,
-            kernel_initializer=clone_initializer(self.kernel_initializer),
-            dtype=self.dtype_policy,
-            name="shortcut_conv",
-        )
-        self.shortcut_norm = self._make_norm("shortcut_norm")
-        # No height or width: `SeparableConv2D` needs channels only, and images vary in size.
-        inner = (None, None, None, self.filters)
-        self.conv_0.build(input_shape)
-        self.conv_1.build(inner)
-        self.shortcut_conv.build(input_shape)
-        for norm in (self.norm_0, self.norm_1, self.shortcut_norm):
-            norm.build(inner)
+        inner = grid(self.filters)
+        self.conv_0 = self._make_conv(input_shape, "conv_0")
+        self.norm_0 = self.make(LayerNorm, inner, name="norm_0")
+        self.conv_1 = self._make_conv(inner, "conv_1")
+        self.norm_1 = self.make(LayerNorm, inner, name="norm_1")
+        layout = {"padding": "same", "data_format": "channels_last"}
+        pool = keras.layers.MaxPooling2D
+        self.pool = self.make(pool, inner, self.kernel_size, self.strides, name="pool", **layout)
+        initializer = clone_initializer(self.kernel_initializer)
+        options = {"kernel_initializer": initializer, "name": "shortcut_conv", **PLAIN_CONV}
+        self.shortcut_conv = self.make(keras.layers.Conv2D, input_shape, self.filters, 1, **options)
+        self.shortcut_norm = self.make(LayerNorm, inner, name="shortcut_norm")
+
+    def _make_conv(self, input_shape, name):
+        initializers = {
+            f"{part}_initializer": clone_initializer(self.kernel_initializer)
+            for part in ("depthwise", "pointwise")
+        }
+        options = {"name": name, **initializers, **PLAIN_CONV}
+        conv = keras.layers.SeparableConv2D
+        return self.make(conv, input_shape, self.filters, self.kernel_size, **options)
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         _check_rank(inputs.shape)
@@ -134,28 +133,9 @@ class ConvRes(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "relu_on_shortcut": self.relu_on_shortcut,
+            **attributes(self, "filters", "kernel_size", "strides", "relu_on_shortcut"),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
-
-    def _make_conv(self, name):
-        return keras.layers.SeparableConv2D(
-            self.filters,
-            self.kernel_size,
-            padding="same",
-            data_format="channels_last",
-            use_bias=False,
-            depthwise_initializer=clone_initializer(self.kernel_initializer),
-            pointwise_initializer=clone_initializer(self.kernel_initializer),
-            dtype=self.dtype_policy,
-            name=name,
-        )
-
-    def _make_norm(self, name):
-        return LayerNorm(dtype=self.dtype_policy, name=name)
 
 
 def _pair(value, name):
@@ -187,7 +167,7 @@ def mask_for_pool(x: Tensor, rows: Tensor) -> Tensor:
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class ExitFlow(keras.layers.Layer):
+class ExitFlow(CompositeLayer):
     """Classifies a grid or a sequence of representations with the exit flow of Xception.
 
     A strided residual, separable convolutions up to 2.5 times the input's width, the mean over
@@ -217,7 +197,6 @@ class ExitFlow(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_classes = positive_int("num_classes", num_classes)
         self.rank = None
-        self.supports_masking = True
 
     def build(self, input_shape: Shape):
         if len(input_shape) not in (3, 4):
@@ -229,33 +208,28 @@ class ExitFlow(keras.layers.Layer):
         width = input_shape[-1]
         # The multiples of the authors' code: 1.25, 2 and 2.5.
         widths = [width, width * 5 // 4, width * 2, width * 5 // 2]
-        grid = self.rank == 4
-        layout = {
-            "padding": "same" if grid else "valid",
-            "data_format": "channels_last",
-            "dtype": self.dtype_policy,
-        }
-        kernel, self.strides = ((3, 3), (2, 2)) if grid else ((5, 1), (4, 1))
-        self.pad_length = 0 if grid else kernel[0] - 1
-        self.shortcut_conv = keras.layers.Conv2D(
-            widths[1], kernel, self.strides, use_bias=False, name="shortcut_conv", **layout
+        is_grid = self.rank == 4
+        kernel, self.strides = ((3, 3), (2, 2)) if is_grid else ((5, 1), (4, 1))
+        # A sequence is a grid of width 1, padded on the left by hand; see `call`.
+        self.pad_length = 0 if is_grid else kernel[0] - 1
+        layout = {"padding": "same" if is_grid else "valid", "data_format": "channels_last"}
+        plain = {**layout, "use_bias": False}
+        conv, pool = keras.layers.Conv2D, keras.layers.MaxPooling2D
+        separable = keras.layers.SeparableConv2D
+        self.shortcut_conv = self.make(
+            conv, grid(width), widths[1], kernel, self.strides, name="shortcut_conv", **plain
         )
-        self.shortcut_norm = self._make_norm("shortcut_norm")
-        self.pool = keras.layers.MaxPooling2D(kernel, self.strides, name="pool", **layout)
+        self.shortcut_norm = self.make(LayerNorm, grid(widths[1]), name="shortcut_norm")
+        self.pool = self.make(pool, grid(widths[1]), kernel, self.strides, name="pool", **layout)
         self.convs = [
-            keras.layers.SeparableConv2D(
-                filters, kernel, use_bias=False, name=f"conv_{i}", **layout
-            )
+            self.make(separable, grid(before), filters, kernel, name=f"conv_{i}", **plain)
+            for i, (before, filters) in enumerate(zip([width, *widths], widths))
+        ]
+        self.norms = [
+            self.make(LayerNorm, grid(filters), name=f"norm_{i}")
             for i, filters in enumerate(widths)
         ]
-        self.norms = [self._make_norm(f"norm_{i}") for i in range(4)]
-        self.head = keras.layers.Dense(self.num_classes, dtype=self.dtype_policy, name="head")
-        self.shortcut_conv.build((None, None, None, width))
-        self.shortcut_norm.build((None, None, None, widths[1]))
-        for conv, norm, before, after in zip(self.convs, self.norms, [width, *widths], widths):
-            conv.build((None, None, None, before))
-            norm.build((None, None, None, after))
-        self.head.build((None, widths[-1]))
+        self.head = self.make(keras.layers.Dense, (None, widths[-1]), self.num_classes, name="head")
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         if len(inputs.shape) != self.rank:
@@ -267,14 +241,16 @@ class ExitFlow(keras.layers.Layer):
         if self.rank == 3:
             x = x[:, :, None]
             rows = None if mask is None else mask[:, :, None, None]
-        shortcut = self._normalized_conv(ops.relu(x), rows, self.shortcut_conv, self.shortcut_norm)
-        x = self._normalized_conv(ops.relu(x), rows, self.convs[0], self.norms[0])
-        x = self._normalized_conv(ops.relu(x), rows, self.convs[1], self.norms[1])
+        shortcut = self.normalized_conv(ops.relu(x), rows, self.shortcut_conv, self.shortcut_norm)
+        for conv, norm in zip(self.convs[:2], self.norms):
+            x = self.normalized_conv(ops.relu(x), rows, conv, norm)
         # A window ends at its output's own position: padding, which comes last, is in no real one.
+        # In front stand zeros, not minus infinity, as in the authors' code.
         x = self.pool(self._pad(x)) + shortcut
         rows = None if rows is None else rows[:, :: self.strides[0]]
-        x = self._normalized_conv(x, rows, self.convs[2], self.norms[2])
-        x = self._normalized_conv(ops.relu(x), rows, self.convs[3], self.norms[3])
+        # Without a ReLU ahead of the third convolution, as in the authors' code.
+        x = self.normalized_conv(x, rows, self.convs[2], self.norms[2])
+        x = self.normalized_conv(ops.relu(x), rows, self.convs[3], self.norms[3])
         return self.head(_mean(ops.relu(x), rows))
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
@@ -286,16 +262,16 @@ class ExitFlow(keras.layers.Layer):
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes}
 
-    def _normalized_conv(self, x, rows, conv, norm):
+    def normalized_conv(
+        self, x: Tensor, rows: Tensor | None, conv: keras.layers.Layer, norm: LayerNorm
+    ) -> Tensor:
+        """Zeroes the masked rows of `x`, pads it, and applies a convolution and its norm."""
         return norm(conv(self._pad(zero_masked(x, rows))))
 
     def _pad(self, x):
         if not self.pad_length:
             return x
         return ops.pad(x, [[0, 0], [self.pad_length, 0], [0, 0], [0, 0]])
-
-    def _make_norm(self, name):
-        return LayerNorm(dtype=self.dtype_policy, name=name)
 
 
 def _mean(x, rows):

@@ -1,4 +1,4 @@
 """The mixture of experts: routers, dispatch to the experts, balance losses, statistics.
 
-May import `layers.layer_norm`, `layers.feed_forward` and ops.
+May import `layers.layer_norm`, `layers.sublayers` and ops.
 """

@@ -63,6 +63,7 @@ def switch_balance_loss(probabilities: Tensor, counts: Tensor, mask: Tensor) -> 
         Fedus et al. 2021, arXiv 2101.03961, equations 4 to 6.
     """
     counts = ops.stop_gradient(replica_sum(counts))
+    # At least 1: a batch that is all padding has a loss of 0, not NaN.
     share = counts / ops.maximum(ops.sum(counts), 1.0)
     probability = replica_sum(ops.sum(probabilities * mask[:, None], axis=0))
     tokens = ops.maximum(replica_sum(ops.sum(mask)), 1.0)

@@ -23,19 +23,14 @@ from keras_multimodel.argument_checks import (
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.moe import statistics
 from keras_multimodel.layers.moe.balance_losses import router_z_loss
-from keras_multimodel.layers.moe.dispatch.sparse_feed_forward import (
-    expert_choice_feed_forward,
-    expert_forward,
-    sparse_feed_forward,
-    within_capacity,
-)
+from keras_multimodel.layers.moe.dispatch import sparse_feed_forward as dispatch
 from keras_multimodel.layers.moe.routers.bias_balanced_router import BiasBalancedRouter
 from keras_multimodel.layers.moe.routers.expert_choice_router import ExpertChoiceRouter
 from keras_multimodel.layers.moe.routers.noisy_top_k_router import NoisyTopKRouter
 from keras_multimodel.layers.moe.routers.router import Router, Routing
 from keras_multimodel.layers.moe.routers.switch_router import SwitchRouter
 from keras_multimodel.layers.moe.routers.top_k_router import TopKRouter
-from keras_multimodel.layers.sublayers import CompositeLayer, clone_initializer
+from keras_multimodel.layers.sublayers import CompositeLayer, attributes, clone_initializer
 from keras_multimodel.ops.replicas import replica_sum
 from keras_multimodel.typing import Shape, Tensor
 
@@ -150,7 +145,6 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
         self.causal = causal
         self.count_tokens = count_tokens
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.supports_masking = True
         self._check_router()
 
     @property
@@ -163,25 +157,20 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
         # A router that the user passed may be built already.
         if not self.router.built:
             self.router.build(input_shape)
-        self.expert_kernels = self._add_kernels(
-            "expert_", self.num_experts, self.intermediate_dim or self.hidden_dim
-        )
+        width = self.intermediate_dim or self.hidden_dim
+        self.expert_kernels = self._add_kernels("expert_", self.num_experts, width)
         self.shared_kernels = []
         if self.shared_expert_dim:
             self.shared_kernels = self._add_kernels("shared_", 1, self.shared_expert_dim)
         # Saved models find the weights under these attributes: keep the names.
-        self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
-        self.norm.build(input_shape)
+        self.norm = self.make(LayerNorm, input_shape, name="norm")
         if self.count_tokens:
             self.expert_tokens = self._add_counter("expert_tokens", self.num_experts)
             self.router_totals = self._add_counter("router_totals", 3)
             # Metrics are named after the layer's place in the model, as `encoder_experts`.
+            prefix, drops = "_".join(self.path.split("/")[-2:]), self.capacity_factor is not None
             self.statistics = statistics.make_metrics(
-                "_".join(self.path.split("/")[-2:]),
-                self.expert_tokens,
-                self.router_totals,
-                self.top_k,
-                drops=self.capacity_factor is not None,
+                prefix, self.expert_tokens, self.router_totals, self.top_k, drops
             )
 
     def call(self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = None):
@@ -191,6 +180,7 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
         weights = Router.token_weights(routing.logits, mask)
         if training:
             self._add_losses(routing, weights)
+        # In inference nothing is dropped: an output must not depend on the rest of the batch.
         kept = self._limit_capacity(routing, weights) if training else routing
         if self.count_tokens:
             new = replica_sum(statistics.count_batch(self.router, routing, kept, weights))
@@ -205,19 +195,11 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
     def get_config(self):
         return {
             **super().get_config(),
-            "hidden_dim": self.hidden_dim,
-            "num_experts": self.num_experts,
-            "top_k": self.top_k,
-            "intermediate_dim": self.intermediate_dim,
+            **attributes(self, "hidden_dim", "num_experts", "top_k", "intermediate_dim"),
+            **attributes(self, "balance_loss_weight", "z_loss_weight", "gated"),
+            **attributes(self, "shared_expert_dim", "capacity_factor", "causal", "count_tokens"),
             "router": self._router_name or keras.saving.serialize_keras_object(self.router),
             "activation": keras.activations.serialize(self.activation),
-            "balance_loss_weight": self.balance_loss_weight,
-            "z_loss_weight": self.z_loss_weight,
-            "gated": self.gated,
-            "shared_expert_dim": self.shared_expert_dim,
-            "capacity_factor": self.capacity_factor,
-            "causal": self.causal,
-            "count_tokens": self.count_tokens,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
 
@@ -234,12 +216,15 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
             self.statistics[0].reset_state()  # all of them share the counters
 
     def _experts(self, tokens: Tensor, routing: Routing) -> Tensor:
+        # Read once: under a mixed policy every reading of a variable casts it.
         kernels = [ops.convert_to_tensor(kernel) for kernel in self.expert_kernels]
-        compute = expert_choice_feed_forward if self.router.experts_choose else sparse_feed_forward
+        compute = dispatch.sparse_feed_forward
+        if self.router.experts_choose:
+            compute = dispatch.expert_choice_feed_forward
         outputs = compute(tokens, routing.indices, routing.gates, kernels, self.activation)
         if self.shared_kernels:
             shared = [ops.convert_to_tensor(kernel)[0] for kernel in self.shared_kernels]
-            outputs = outputs + expert_forward(tokens, shared, self.activation)
+            outputs = outputs + dispatch.expert_forward(tokens, shared, self.activation)
         return outputs
 
     def _limit_capacity(self, routing, weights):
@@ -249,7 +234,7 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
         # Of this replica alone: to count over all would need the order of tokens among replicas.
         choices = ops.sum(weights) * self.top_k
         capacity = ops.ceil(choices * (self.capacity_factor / self.num_experts))
-        kept = within_capacity(routing.indices, self.num_experts, capacity)
+        kept = dispatch.within_capacity(routing.indices, self.num_experts, capacity)
         return routing._replace(
             indices=ops.where(kept, routing.indices, self.num_experts),
             gates=ops.where(kept, routing.gates, 0.0),
@@ -262,29 +247,22 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
             self.add_loss(self.z_loss_weight * router_z_loss(routing.logits, weights))
 
     def _add_kernels(self, prefix, count, width):
-        names = ["kernel_in", "kernel_gate"] if self.gated else ["kernel_in"]
-        shapes = {name: (self.hidden_dim, width) for name in names}
-        shapes["kernel_out"] = (width, self.hidden_dim)
+        shapes = {"kernel_in": (count, self.hidden_dim, width)}
+        if self.gated:
+            shapes["kernel_gate"] = shapes["kernel_in"]
+        # Last: dispatch finds the kernels by their place in this list.
+        shapes["kernel_out"] = (count, width, self.hidden_dim)
         return [
-            self.add_weight(
-                name=prefix + name,
-                shape=(count, *shape),
-                initializer=_per_expert(self.kernel_initializer, count),
-            )
+            self.add_weight(shape, _per_expert(self.kernel_initializer, count), name=prefix + name)
             for name, shape in shapes.items()
         ]
 
     def _add_counter(self, name, size):
-        return self.add_weight(
-            name=name,
-            shape=(size,),
-            dtype="float32",
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-            # Every replica adds the sum over all of them.
-            aggregation="only_first_replica",
-        )
+        # In float32 under every policy: bfloat16 counts to 256. Not trained, and read in full.
+        options = {"dtype": "float32", "trainable": False, "autocast": False}
+        # Every replica adds the sum over all of them.
+        aggregation = "only_first_replica"
+        return self.add_weight((size,), "zeros", name=name, aggregation=aggregation, **options)
 
     def _check_router(self):
         if self.capacity_factor is not None and self.router.experts_choose:

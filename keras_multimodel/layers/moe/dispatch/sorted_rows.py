@@ -27,15 +27,33 @@ def sorted_rows(
         `(T, D)`.
     """
     num_experts, top_k = kernels[0].shape[0], experts.shape[-1]
-    flat = ops.reshape(experts, (-1,))
-    order = ops.argsort(flat)  # empty places, which hold E, come last
-    sizes = ops.segment_sum(ops.ones_like(flat), flat, num_segments=num_experts + 1)
-    sizes = ops.cast(sizes[:num_experts], "int32")
+    order, sizes, _ = sort_by_group(ops.reshape(experts, (-1,)), num_experts)
     rows = ops.take(x, order // top_k, axis=0)
     outputs = forward(rows, kernels, matmul=lambda v, kernel: grouped_matmul(v, kernel, sizes))
+    # Empty places are zero here whatever the activation makes of 0: no product includes them.
     outputs = ops.take(outputs, ops.argsort(order), axis=0)
     outputs = ops.reshape(outputs, (-1, top_k, x.shape[-1]))
     return ops.sum(outputs * gates[..., None], axis=1)
+
+
+def sort_by_group(groups: Tensor, num_groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sorts rows by their group.
+
+    Args:
+        groups: int32 `(R,)`, the group of each row, G for a row without one.
+        num_groups: G.
+
+    Returns:
+        int32: the rows in the order of their groups `(R,)`, those without one last; the number of
+        rows of each group `(G,)`; and the rank of each sorted row within its group `(R,)`.
+    """
+    order = ops.cast(ops.argsort(groups), "int32")
+    # One segment more, which is cut off: rows without a group would be out of bounds.
+    sizes = ops.segment_sum(ops.ones_like(groups), groups, num_segments=num_groups + 1)
+    sizes = ops.cast(sizes, "int32")[:num_groups]
+    first = ops.append(ops.cumsum(sizes) - sizes, [0])
+    position = ops.arange(ops.shape(groups)[0], dtype="int32")
+    return order, sizes, position - ops.take(first, ops.take(groups, order))
 
 
 def grouped_matmul(x: Tensor, kernel: Tensor, group_sizes: Tensor) -> Tensor:
@@ -79,6 +97,7 @@ def _torch_has_grouped(x, kernel) -> bool:
 def _torch_loop(x, kernel, group_sizes):
     import torch
 
+    # Waits for the device: that is why this is the way of last resort.
     sizes = group_sizes.tolist()
     *parts, rest = torch.split(x, [*sizes, x.shape[0] - sum(sizes)])
     products = [part @ matrix for part, matrix in zip(parts, kernel.unbind(0))]

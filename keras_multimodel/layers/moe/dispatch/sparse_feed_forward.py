@@ -120,12 +120,8 @@ def within_capacity(experts: Tensor, num_experts: int, capacity: Tensor) -> Tens
     Returns:
         A boolean `(T, K)`.
     """
+    # Transposed: choices lie in the order in which experts take them, and sorting keeps it.
     flat = ops.reshape(ops.transpose(experts), (-1,))
-    order = ops.argsort(flat)
-    sizes = ops.segment_sum(ops.ones_like(flat), flat, num_segments=num_experts + 1)
-    first = ops.cumsum(sizes) - sizes
-    position = ops.arange(ops.shape(flat)[0], dtype="int32")
-    rank = position - ops.cast(ops.take(first, ops.take(flat, order)), "int32")
-    rank = ops.take(rank, ops.argsort(order))
-    kept = rank < ops.cast(capacity, "int32")
+    order, _, rank = sorted_rows.sort_by_group(flat, num_experts)
+    kept = ops.take(rank, ops.argsort(order)) < ops.cast(capacity, "int32")
     return ops.transpose(ops.reshape(kept, (experts.shape[1], -1)))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from keras import ops
 
+from keras_multimodel.layers.moe.dispatch.sorted_rows import sort_by_group
 from keras_multimodel.ops.compiled import compiles_with_xla
 from keras_multimodel.typing import Tensor
 
@@ -107,21 +108,17 @@ def blocked_layout(groups: Tensor, num_groups: int) -> BlockedLayout:
         A `BlockedLayout`.
     """
     num_rows = ops.shape(groups)[0]
+    # Not 0 where there is no row at all: it divides below.
     block_size = _at_least_one((num_rows + num_groups - 1) // num_groups)
     # Every group but the empty ones may have one block that is not full.
     num_blocks = (num_rows + _least(num_groups, num_rows) * (block_size - 1)) // block_size
     num_slots = num_blocks * block_size
-    sizes = ops.segment_sum(ops.ones_like(groups), groups, num_segments=num_groups + 1)
-    sizes = ops.cast(sizes, "int32")[:num_groups]
+    order, sizes, rank = sort_by_group(groups, num_groups)
     blocks = (sizes + block_size - 1) // block_size
     last_block = ops.cumsum(blocks)
     first_slot = ops.append((last_block - blocks) * block_size, [num_slots])
     # A row's slot: the first one of its group, plus its rank among the rows of the group.
-    order = ops.cast(ops.argsort(groups), "int32")
-    group = ops.take(groups, order)
-    first_rank = ops.append(ops.cumsum(sizes) - sizes, [0])
-    rank = ops.arange(num_rows, dtype="int32") - ops.take(first_rank, group)
-    slot = ops.minimum(ops.take(first_slot, group) + rank, num_slots)
+    slot = ops.minimum(ops.take(first_slot, ops.take(groups, order)) + rank, num_slots)
     slot_of_row = ops.take(slot, ops.argsort(order))
     # The inverse, by a sum over each slot's one row: shifted, so that empty slots, 0, become R.
     row_of_slot = ops.segment_sum(order - num_rows, slot, num_segments=num_slots + 1)[:num_slots]

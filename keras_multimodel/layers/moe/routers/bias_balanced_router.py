@@ -53,14 +53,9 @@ class BiasBalancedRouter(Router):
 
     def build(self, input_shape: Shape):
         super().build(input_shape)
-        self.bias = self.add_weight(
-            name="bias",
-            shape=(self.num_experts,),
-            initializer="zeros",
-            trainable=False,
-            # Every replica computes the same bias, from the counts of all of them.
-            aggregation="only_first_replica",
-        )
+        # Every replica computes the same bias, from the counts of all of them.
+        options = {"trainable": False, "aggregation": "only_first_replica"}
+        self.bias = self.add_weight((self.num_experts,), "zeros", name="bias", **options)
 
     def route(self, tokens: Tensor, mask: Tensor, training: bool | None) -> Routing:
         logits = ops.matmul(tokens, self.gate_kernel)
@@ -71,6 +66,7 @@ class BiasBalancedRouter(Router):
         chosen = self.without_padding(experts, mask)
         if training:
             counts = replica_sum(self.sum_by_expert(ops.ones_like(gates), chosen))
+            # By the sign alone, so that the step does not grow with the batch.
             self.bias.assign(bias + self.update_rate * ops.sign(ops.mean(counts) - counts))
         return Routing(chosen, gates * mask[:, None], logits, ops.zeros((), "float32"))
 

@@ -57,6 +57,7 @@ class ExpertChoiceRouter(Router):
             mask = ops.ones_like(inputs[..., 0])
         logits = ops.matmul(inputs, self.gate_kernel)
         real = ops.cast(mask, logits.dtype)
+        # Over the experts, as if tokens chose; padding scores 0, and so comes last.
         scores = softmax(logits) * real[..., None]
         # The shape follows from the padded length; the quota of each example from its real tokens.
         capacity = (length * self.top_k + self.num_experts - 1) // self.num_experts
@@ -64,6 +65,7 @@ class ExpertChoiceRouter(Router):
         quota = ops.ceil(ops.sum(real, axis=1) * self.top_k / self.num_experts)
         within = ops.arange(capacity, dtype=quota.dtype)[None] < quota[:, None]
         gates = gates * ops.cast(within, gates.dtype)[:, None]
+        # Experts see the tokens of all examples in one row: example b starts at b * length.
         first = ops.arange(batch, dtype="int32") * length
         tokens = ops.cast(tokens, "int32") + first[:, None, None]
         return Routing(

@@ -6,6 +6,7 @@ from keras import ops
 from keras_multimodel.argument_checks import not_negative
 from keras_multimodel.layers.moe.balance_losses import importance_loss, load_loss
 from keras_multimodel.layers.moe.routers.router import Router, Routing, softmax
+from keras_multimodel.layers.sublayers import attributes
 from keras_multimodel.typing import Shape, Tensor
 
 
@@ -81,15 +82,16 @@ class NoisyTopKRouter(Router):
         self, tokens: Tensor, mask: Tensor, training: bool | None, noise: Tensor | None = None
     ) -> Routing:
         logits = ops.matmul(tokens, self.gate_kernel)
-        deviation = None
-        scores = logits
+        deviation, scores = None, logits
         if training:
+            # At first, with weights of zero, softplus(0) = 0.69 for every expert.
             deviation = ops.softplus(ops.matmul(tokens, self.noise_kernel)) + self.noise_epsilon
             # Without noise the load is still smooth: its deviation is that of scale 1.
             deviation = deviation * (self.noise_scale or 1.0)
             scores = self._add_noise(logits, deviation, noise)
         # One more than needed: the load asks what a token's next best score was.
         values, experts = self.choose(scores, min(self.top_k + 1, self.num_experts))
+        # Over the chosen scores alone, with their noise: the noise learns from the task too.
         gates = softmax(values[:, : self.top_k]) * mask[:, None]
         chosen = self.without_padding(experts[:, : self.top_k], mask)
         loss = importance_loss(self.sum_by_expert(gates, chosen))
@@ -98,12 +100,7 @@ class NoisyTopKRouter(Router):
         return Routing(chosen, gates, logits, loss)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "noise_scale": self.noise_scale,
-            "noise_epsilon": self.noise_epsilon,
-            "seed": self.seed,
-        }
+        return {**super().get_config(), **attributes(self, "noise_scale", "noise_epsilon", "seed")}
 
     def _add_noise(self, logits, deviation, noise):
         if self.noise_scale == 0:
@@ -115,6 +112,7 @@ class NoisyTopKRouter(Router):
     def _probability_in_top_k(self, logits, scores, deviation, values):
         """Returns `(T, E)`, how likely an expert is chosen if only its own noise is drawn again."""
         if self.top_k == self.num_experts:
+            # Every expert is chosen, and there is no next best score to compare with.
             return ops.ones_like(logits)
         # A chosen expert must stay above the best one that was not chosen, any other must get above
         # the worst one that was.
@@ -124,4 +122,5 @@ class NoisyTopKRouter(Router):
         margin = logits - ops.where(is_in, threshold_if_in, threshold_if_out)
         if deviation is None:
             return (ops.sign(margin) + 1.0) / 2.0
+        # The authors' 1e-20 keeps 0 / 0 out where neither noise nor its epsilon is left.
         return (ops.erf(margin / (2.0**0.5 * deviation + 1e-20)) + 1.0) / 2.0

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.moe.balance_losses import switch_balance_loss
+from keras_multimodel.layers.sublayers import attributes
 from keras_multimodel.ops.numerics import stable_top_k
 from keras_multimodel.typing import Shape, Tensor
 
@@ -103,14 +104,10 @@ class Router(keras.layers.Layer):
                 f"Received: top_k={top_k}, num_experts={num_experts}"
             )
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.supports_masking = True
 
     def build(self, input_shape: Shape):
-        self.gate_kernel = self.add_weight(
-            name="gate_kernel",
-            shape=(input_shape[-1], self.num_experts),
-            initializer=self.kernel_initializer,
-        )
+        shape = (input_shape[-1], self.num_experts)
+        self.gate_kernel = self.add_weight(shape, self.kernel_initializer, name="gate_kernel")
 
     def call(self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = None):
         tokens = ops.reshape(inputs, (-1, inputs.shape[-1]))
@@ -138,8 +135,7 @@ class Router(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "num_experts": self.num_experts,
-            "top_k": self.top_k,
+            **attributes(self, "num_experts", "top_k"),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
 

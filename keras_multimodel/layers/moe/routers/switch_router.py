@@ -4,12 +4,13 @@ import keras
 from keras import ops
 
 from keras_multimodel.argument_checks import not_negative
-from keras_multimodel.layers.moe.routers.router import Router, Routing, softmax
+from keras_multimodel.layers.moe.routers.router import Routing
+from keras_multimodel.layers.moe.routers.top_k_router import TopKRouter
 from keras_multimodel.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class SwitchRouter(Router):
+class SwitchRouter(TopKRouter):
     """Sends each token to its most probable expert, weighted by that probability.
 
     Args:
@@ -44,23 +45,20 @@ class SwitchRouter(Router):
         kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
         **kwargs,
     ):
-        super().__init__(num_experts, 1, kernel_initializer, **kwargs)
+        # Not normalized: a single gate would be 1, and the gate would learn nothing.
+        super().__init__(num_experts, 1, False, kernel_initializer, **kwargs)
         self.jitter = not_negative("jitter", jitter)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def route(self, tokens: Tensor, mask: Tensor, training: bool | None) -> Routing:
         if training and self.jitter:
+            # Of what the router sees only: the experts get the tokens as they are.
             shape, low, high = ops.shape(tokens), 1.0 - self.jitter, 1.0 + self.jitter
             tokens = tokens * keras.random.uniform(shape, low, high, seed=self.seed_generator)
-        logits = ops.matmul(tokens, self.gate_kernel)
-        probabilities = softmax(logits)
-        gates, experts = self.choose(probabilities)
-        chosen = self.without_padding(experts, mask)
-        loss = self.switch_loss(probabilities, chosen, mask)
-        return Routing(chosen, gates * mask[:, None], logits, loss)
+        return super().route(tokens, mask, training)
 
     def get_config(self):
-        config = super().get_config()
-        del config["top_k"]  # always 1, and no argument
-        return {**config, "jitter": self.jitter, "seed": self.seed}
+        config = {**super().get_config(), "jitter": self.jitter, "seed": self.seed}
+        del config["top_k"], config["normalize"]  # always 1 and False, and no arguments
+        return config

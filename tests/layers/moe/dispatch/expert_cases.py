@@ -1,5 +1,7 @@
 """Routings, easy and extreme, run with gradients on any backend."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -32,44 +34,57 @@ def arrays(routing, activation, seed=0):
     return x, np.where(experts < EXPERTS, gates, 0.0).astype("float32"), upstream, kernels, experts
 
 
-def run(routing, activation, jit=False):
-    """Returns the outputs, and their gradients to tokens, gates and kernels, as arrays."""
+def run(routing, activation, jit=False, variant=None):
+    """Returns the outputs, and their gradients to tokens, gates and kernels, as arrays.
+
+    Routings differ in values only, so that one program serves all of them. `variant` names what a
+    test has patched: it gets a program of its own.
+    """
     x, gates, upstream, kernels, experts = arrays(routing, activation)
-    function = keras.activations.get(activation.removeprefix("gated_"))
-
-    def loss(x, gates, *kernels):
-        y = sparse_feed_forward(x, ops.convert_to_tensor(experts), gates, kernels, function)
-        return ops.sum(y * ops.convert_to_tensor(upstream)), y
-
-    backend = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()]
-    y, gradients = backend(loss, [x, gates, *kernels], jit)
+    y, gradients = _program(activation, jit, variant)([x, gates, *kernels], experts, upstream)
     return [np.asarray(ops.convert_to_numpy(value)) for value in (y, *gradients)]
 
 
-def _tensorflow(loss, inputs, jit):
+@functools.cache
+def _program(activation, jit, variant):
+    function = keras.activations.get(activation.removeprefix("gated_"))
+
+    def loss(inputs, experts, upstream):
+        x, gates, *kernels = inputs
+        y = sparse_feed_forward(x, experts, gates, kernels, function)
+        return ops.sum(y * upstream), y
+
+    backend = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()]
+    return backend(loss, jit)
+
+
+def _tensorflow(loss, jit):
     import tensorflow as tf
 
     @tf.function(jit_compile=jit)
-    def step(*inputs):
+    def step(inputs, experts, upstream):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            value, y = loss(*inputs)
+            value, y = loss(inputs, experts, upstream)
         return y, tape.gradient(value, inputs)
 
-    return step(*[tf.constant(value) for value in inputs])
+    return lambda *arrays: step(*keras.tree.map_structure(tf.constant, arrays))
 
 
-def _jax(loss, inputs, jit):
+def _jax(loss, jit):
     import jax
 
-    step = jax.grad(loss, argnums=tuple(range(len(inputs))), has_aux=True)
-    gradients, y = (jax.jit(step) if jit else step)(*inputs)
-    return y, gradients
+    gradient = jax.grad(loss, has_aux=True)
+    step = jax.jit(gradient) if jit else gradient
+    return lambda inputs, *arrays: step(inputs, *map(ops.convert_to_tensor, arrays))[::-1]
 
 
-def _torch(loss, inputs, jit):
+def _torch(loss, jit):
     import torch
 
-    inputs = [torch.tensor(value, requires_grad=True) for value in inputs]
-    value, y = loss(*inputs)
-    return y.detach(), torch.autograd.grad(value, inputs)
+    def step(inputs, *arrays):
+        inputs = [torch.tensor(value, requires_grad=True) for value in inputs]
+        value, y = loss(inputs, *map(ops.convert_to_tensor, arrays))
+        return y.detach(), torch.autograd.grad(value, inputs)
+
+    return step
