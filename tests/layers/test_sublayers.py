@@ -1,5 +1,7 @@
 """What holds for every layer that is made of other layers."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -83,6 +85,13 @@ every_layer = pytest.mark.parametrize("name", CALLS)
 with_dense = pytest.mark.parametrize(
     "name", [name for name in CALLS if name not in ("experts", "image", "audio_2017", "text")]
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_earlier_tests_left():
+    """Leaves it out of the garbage collections that Keras runs for each kernel it quantizes."""
+    gc.collect()
+    gc.freeze()
 
 
 def make_model(name):
