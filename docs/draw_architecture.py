@@ -181,7 +181,8 @@ def _phases_of_generation(lines: list[str]) -> dict[str, list[str]]:
     """Splits what `generate` enters at the first cache, the first step and the end of the loop."""
     caches = next(i for i, line in enumerate(lines) if line.endswith(".initial_cache"))
     steps = [i for i, line in enumerate(lines) if line.endswith(".step")]
-    end = next(i for i, line in enumerate(lines) if i > steps[-1] and line.endswith(".decode"))
+    # Not `TextModality.decode`, which makes the logits of each id.
+    end = next(i for i, line in enumerate(lines) if line.endswith("TaskGenerator.decode"))
     phases = {
         "encode the input": lines[:caches],
         "make the caches": lines[caches : steps[0]],

@@ -11,8 +11,12 @@ from keras_multimodel.typing import Tensor
 class _PositionMean(keras.metrics.Mean):
     """Averages `values(y_true, logits)`, which a subclass defines, over real positions."""
 
-    def __init__(self, name: str, mask_id: int | None = None, dtype: str | None = None):
-        super().__init__(name=name, dtype=dtype)
+    default_name = ""
+
+    def __init__(
+        self, name: str | None = None, mask_id: int | None = None, dtype: str | None = None
+    ):
+        super().__init__(name=name or self.default_name, dtype=dtype)
         self.mask_id = mask_id
 
     def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None):
@@ -31,7 +35,7 @@ class LogPerplexity(_PositionMean):
     """Averages the negative log-probability of the targets, in nats, without label smoothing.
 
     Args:
-        name: name of the metric.
+        name: name of the metric, by default `log_perplexity`.
         mask_id: targets equal to it do not count; None if every target does.
         dtype: dtype of the result.
 
@@ -41,10 +45,7 @@ class LogPerplexity(_PositionMean):
         sample_weight: `(batch,)` or of the shape of `y_true`.
     """
 
-    def __init__(
-        self, name: str = "log_perplexity", mask_id: int | None = None, dtype: str | None = None
-    ):
-        super().__init__(name, mask_id, dtype)
+    default_name = "log_perplexity"
 
     def values(self, y_true: Tensor, logits: Tensor) -> Tensor:
         return ops.sparse_categorical_crossentropy(y_true, logits, from_logits=True)
@@ -55,7 +56,7 @@ class TokenAccuracy(_PositionMean):
     """Computes the share of targets that have the highest score.
 
     Args:
-        name: name of the metric.
+        name: name of the metric, by default `accuracy`.
         mask_id: targets equal to it do not count; None if every target does.
         dtype: dtype of the result.
 
@@ -65,12 +66,10 @@ class TokenAccuracy(_PositionMean):
         sample_weight: `(batch,)` or of the shape of `y_true`.
     """
 
-    def __init__(
-        self, name: str = "accuracy", mask_id: int | None = None, dtype: str | None = None
-    ):
-        super().__init__(name, mask_id, dtype)
+    default_name = "accuracy"
 
     def values(self, y_true: Tensor, logits: Tensor) -> Tensor:
+        # Backends differ in the dtype of an index.
         best = ops.argmax(logits, axis=-1)
         return ops.cast(ops.equal(ops.cast(y_true, best.dtype), best), "float32")
 

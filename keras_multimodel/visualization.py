@@ -45,6 +45,7 @@ def plot_expert_use(use: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         image = axis.imshow(np.stack(list(rows.values())), aspect="auto", vmin=0.0, vmax=top)
         axis.set_yticks(range(len(rows)), list(rows))
         axis.set(title=layer, xlabel="expert")
+        # Ticks at whole numbers only: there is no expert 2.5.
         axis.xaxis.get_major_locator().set_params(integer=True)
     figure.colorbar(image, ax=list(axes), label="tokens over fair share")
     return figure

@@ -106,12 +106,12 @@ class ExpertUse(keras.callbacks.Callback):
             raise ValueError(
                 f"`threshold` must be between 0 and 1. Received: threshold={threshold}"
             )
-        if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
-            raise ImportError(
-                "`log_dir` needs TensorBoard: `pip install tensorboard`. "
-                f"Received: log_dir={log_dir!r}"
-            )
         if log_dir is not None:
+            if importlib.util.find_spec("tensorboard") is None:
+                raise ImportError(
+                    "`log_dir` needs TensorBoard: `pip install tensorboard`. "
+                    f"Received: log_dir={log_dir!r}"
+                )
             writable_directory("log_dir", log_dir)  # TensorFlow opens it after the first epoch
         self.data = data
         self.log_dir = log_dir
@@ -161,13 +161,14 @@ class ExpertUse(keras.callbacks.Callback):
             below = self._measurements_below.get(layer, 0)
             below = np.where(shares < self.threshold, below + 1, 0)
             self._measurements_below[layer] = below
+            # Equal, so that an expert is named once, in the measurement that completes `patience`.
             dying = np.flatnonzero(below == self.patience).tolist()
             if dying and shares.any():
                 user_warnings.warn(
                     f"Of {len(shares)} experts of {layer!r}, these had less than "
                     f"{self.threshold:.2%} of their fair share of the tokens in the last "
                     f"{self.patience} measurements: {dying}. A larger `balance_loss_weight` "
-                    "spreads tokens more evenly.",
+                    "spreads tokens more evenly."
                 )
 
     def _write(self, epoch):
@@ -196,12 +197,10 @@ class _Meter:
         """Returns layer -> task -> int64 `(num_experts,)`."""
         use = {layer: {} for layer in self._layers}
         for task, model in self._models.items():
-            passed = {id(layer) for layer in _keras_compat.all_layers(model)}
-            counters = {
-                name: layer.expert_tokens
-                for name, layer in self._layers.items()
-                if id(layer) in passed
-            }
+            # Not all: a task of classes never passes the experts of the decoder.
+            passed = {*map(id, _keras_compat.all_layers(model))}
+            layers = {name: x for name, x in self._layers.items() if id(x) in passed}
+            counters = {name: layer.expert_tokens for name, layer in layers.items()}
             zeros = [(v, ops.zeros(v.shape, v.dtype)) for v in counters.values()]
             # What the layers count stays in the scope, and never reaches their own counters.
             with keras.StatelessScope(state_mapping=zeros) as scope:
@@ -220,8 +219,8 @@ def _counting_layers(model) -> dict[str, MoELayer]:
             "`model` must be a MultiModel, which knows its tasks. "
             f"Received: model of type {type(model).__name__}"
         )
-    layers = [layer for layer in _keras_compat.all_layers(model) if isinstance(layer, MoELayer)]
-    layers = [layer for layer in layers if layer.count_tokens]
+    layers = _keras_compat.all_layers(model)
+    layers = [x for x in layers if isinstance(x, MoELayer) and x.count_tokens]
     if not layers:
         raise ValueError(
             "`model` must have a `MoELayer` with `count_tokens=True` to show the use of. "
@@ -232,6 +231,7 @@ def _counting_layers(model) -> dict[str, MoELayer]:
 
 def _inputs_by_task(model, data, batches) -> dict[str, list]:
     """Returns task -> the inputs of its batches that have rows."""
+    # Read once: each measurement uses the same batches, whatever order the data set has next time.
     found = {name: [] for name in model.tasks}
     sources = data.items() if isinstance(data, Mapping) else [(None, data)]
     for owner, source in sources:
@@ -243,6 +243,7 @@ def _inputs_by_task(model, data, batches) -> dict[str, list]:
         raise ValueError(
             f"`data` must hold a batch of every task: {list(found)}. Received: none of {missing}"
         )
+    # A mixture of one task per step has batches without rows of the others.
     return {name: [x for x in inputs if len(x["inputs"])] for name, inputs in found.items()}
 
 

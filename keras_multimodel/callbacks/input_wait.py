@@ -89,7 +89,7 @@ class InputWait(keras.callbacks.Callback):
             user_warnings.warn(
                 f"Training waited for its input for {share:.0%} of epoch {epoch + 1}. What may "
                 "help: `cache=True` in `kmm.data.encode` (the first epoch fills it), "
-                "`num_parallel_calls` in your own maps, and `prefetch` as the last step.",
+                "`num_parallel_calls` in your own maps, and `prefetch` as the last step."
             )
 
     def _restart(self):
@@ -99,6 +99,7 @@ class InputWait(keras.callbacks.Callback):
         self._started = self._idle_since = time.perf_counter()
 
     def _stop(self):
+        # Validation, and the end of an epoch without it: the first of the two stops the clock.
         if self._running:
             self._running = False
             self._seconds = time.perf_counter() - self._started

@@ -87,9 +87,8 @@ class Resume(keras.callbacks.Callback):
         self.path = writable_directory("directory", directory) / "state.npz"
         self.position = position
         self.save_freq = save_freq
-        self._interval = (
-            float("inf") if save_freq == "epoch" else positive_int("save_freq", save_freq)
-        )
+        is_epoch = save_freq == "epoch"
+        self._interval = float("inf") if is_epoch else positive_int("save_freq", save_freq)
         self.callbacks = list(callbacks)
         self._resumed = None  # epoch, step and arrays of the state that training began with
         self._epoch = 0
@@ -139,12 +138,8 @@ class Resume(keras.callbacks.Callback):
         self._save(epoch + 1, 0)
 
     def _variables(self):
-        model = self.model
-        return {
-            "model": model.variables,
-            "optimizer": model.optimizer.variables,
-            "metrics": model.metrics_variables,
-        }
+        optimizer, metrics = self.model.optimizer.variables, self.model.metrics_variables
+        return {"model": self.model.variables, "optimizer": optimizer, "metrics": metrics}
 
     def _owners(self):
         """Returns by name whatever else has a state."""

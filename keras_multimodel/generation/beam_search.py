@@ -1,6 +1,7 @@
 """Beam search."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_multimodel.argument_checks import not_negative, positive_int
@@ -68,12 +69,7 @@ class BeamLoop(SamplingLoop):
         return self.sampler.num_beams
 
     def start(
-        self,
-        length: int,
-        encoded: Tensor,
-        mask: Tensor,
-        ended: Tensor,
-        constraint_state: Nested,
+        self, length: int, encoded: Tensor, mask: Tensor, ended: Tensor, constraint_state: Nested
     ) -> dict:
         beams = self.sampler.num_beams
         batch = encoded.shape[0]
@@ -87,7 +83,12 @@ class BeamLoop(SamplingLoop):
         state["length"] = ops.zeros((batch, beams), "int32")
         return state
 
+    def scores(self, state: dict) -> np.ndarray:
+        penalty = self.sampler.penalty(state["length"])
+        return ops.convert_to_numpy(state["log_probability"] / penalty).reshape(-1)
+
     def _finished(self, state):
+        # Where the constraint allows fewer ids than there are beams, some are no prefix at all.
         impossible = ops.isinf(state["log_probability"])
         return state["ended"] | ops.reshape(impossible, (-1,))
 
@@ -102,6 +103,7 @@ class BeamLoop(SamplingLoop):
         total = state["log_probability"][..., None] + ops.reshape(gain, (-1, beams, size))
         length = ops.where(ops.reshape(ended, (-1, beams)), state["length"], index + 1)
         scores = total / self.sampler.penalty(length)[..., None]
+        # The best of all beams of an input together: a beam may have several heirs, or none.
         flat = (total.shape[0], beams * size)
         _, places = ops.top_k(ops.reshape(scores, flat), beams)
         places = ops.cast(places, "int32")

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_multimodel import user_warnings
 from keras_multimodel.layers.blocks import call_block
-from keras_multimodel.layers.stepping import SteppingBlock, can_step, step_fits, write_position
+from keras_multimodel.layers.stepping import SteppingBlock, can_step, write_position
 from keras_multimodel.typing import Nested, Tensor
 
 _warned: set[type] = set()
@@ -99,14 +99,16 @@ class _Recomputed:
 
     def step(self, inputs, cache, index):
         x = write_position(cache["inputs"], inputs, index)
-        arguments = {name: cache[name] for name in ("source", "source_mask")}
         # Positions that are not written yet are padding, so that a block that looks at its mask
         # never sees them; a causal block would not look at them anyway.
         mask = ops.broadcast_to(ops.arange(x.shape[1]) <= index, x.shape[:2])
-        outputs = call_block(self.block, x, False, mask=mask, **arguments)
-        return ops.take(outputs, index, axis=1), {**cache, "inputs": x}
+        cache = {**cache, "inputs": x}
+        source = {name: cache[name] for name in ("source", "source_mask")}
+        outputs = call_block(self.block, x, False, mask=mask, **source)
+        return ops.take(outputs, index, axis=1), cache
 
     def reorder_cache(self, cache, rows):
+        # The source is that of the example, whose rows are exchanged: it stays.
         return {**cache, "inputs": ops.take(cache["inputs"], rows, axis=0)}
 
 
@@ -121,10 +123,9 @@ class CachedSteps:
     def __init__(self, task, body):
         self.targets = task.targets
         self.command = body.commands[task.name]
-        self.mixer = body.mixer
-        self.decoder = body.decoder
+        self.chain = BlockChain([body.mixer, body.decoder])
 
-    def initial_cache(self, max_length: int, encoded: Tensor, mask: Tensor) -> dict:
+    def initial_cache(self, max_length: int, encoded: Tensor, mask: Tensor) -> list:
         """Returns the cache before the first position.
 
         Args:
@@ -132,16 +133,9 @@ class CachedSteps:
             encoded: encoded inputs `(batch, source_length, hidden_dim)`.
             mask: boolean `(batch, source_length)`.
         """
-        arguments = (encoded.shape[0], max_length, encoded, mask)
-        cache = {
-            "mixer": self.mixer.initial_cache(*arguments),
-            "decoder": self.decoder.initial_cache(*arguments),
-        }
-        if hasattr(self.targets, "step") and step_fits(self.targets, "decode"):
-            cache["targets"] = self.targets.initial_cache(encoded.shape[0])
-        return cache
+        return self.chain.initial_cache(encoded.shape[0], max_length, encoded, mask)
 
-    def step(self, ids: Tensor, last: Tensor, cache: dict, index: Tensor) -> tuple[Tensor, dict]:
+    def step(self, ids: Tensor, last: Tensor, cache: list, index: Tensor) -> tuple[Tensor, list]:
         """Returns the logits of one position.
 
         Args:
@@ -153,22 +147,14 @@ class CachedSteps:
         Returns:
             `(batch, vocabulary_size)`, and the next cache.
         """
+        # Nets take sequences: one of length 1, `(batch, 1, ...)`.
         x = self.command.step(self.targets(last[:, None])[:, 0], index)
-        x, mixer = self.mixer.step(x, cache["mixer"], index)
-        x, decoder = self.decoder.step(x, cache["decoder"], index)
-        if "targets" in cache:
-            logits = self.targets.step(x, cache["targets"])
-        else:
-            logits = self.targets(x[:, None], reverse=True)[:, 0]
-        return logits, {**cache, "mixer": mixer, "decoder": decoder}
+        x, cache = self.chain.step(x, cache, index)
+        return self.targets(x[:, None], reverse=True)[:, 0], cache
 
-    def reorder_cache(self, cache: dict, rows: Tensor) -> dict:
+    def reorder_cache(self, cache: list, rows: Tensor) -> list:
         """Returns the cache with row `i` of the batch taken from `rows[i]`."""
-        return {
-            **cache,
-            "mixer": self.mixer.reorder_cache(cache["mixer"], rows),
-            "decoder": self.decoder.reorder_cache(cache["decoder"], rows),
-        }
+        return self.chain.reorder_cache(cache, rows)
 
 
 class RecomputedSteps:

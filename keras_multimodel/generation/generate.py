@@ -16,8 +16,7 @@ from keras_multimodel.generation.constraints import Constraint
 from keras_multimodel.generation.inputs import RawBatcher, bucket
 from keras_multimodel.generation.loop import PADDING, SamplingLoop
 from keras_multimodel.generation.outputs import Generation, Hypothesis, Stream, StreamPieces
-from keras_multimodel.ops import cpu_speed
-from keras_multimodel.ops.compiled import compiled
+from keras_multimodel.ops.compiled import compiled, in_threads, rows_per_thread, worth_xla
 
 _MAX_BATCH = 64  # inputs of one batch
 _MAX_PROGRAMS = 32  # kept per task, two for each bucket of shapes
@@ -46,27 +45,21 @@ class TaskGenerator:
             and False, without. Empty for classes.
     """
 
-    def __init__(
-        self,
-        task,
-        read: keras.Model,
-        write: keras.Model | None = None,
-        steps: dict[bool, Any] | None = None,
-    ):
+    def __init__(self, task, read: keras.Model, write: keras.Model | None, steps: dict[bool, Any]):
         self.task = task
         self.read = read
         self.write = write
-        self.steps = steps or {}
+        self.steps = steps
         self.inputs = RawBatcher(task.name, "inputs", task.inputs, task.max_input_length)
         self.targets = RawBatcher(task.name, "targets", task.targets, None)
         self.traces = 0  # how often something was compiled
         self._programs: dict = {}  # in the order of their last use
         self._lock = Lock()
-        models = [model for model in (read, write) if model is not None]
-        variables = {id(v): v for model in models for v in model.variables}
-        self._variables = list(variables.values())
-        make = getattr(task.targets.preprocessor, "constraint", None)
-        self._own_constraint = None if make is None else make()
+        variables = [*read.variables, *(write.variables if write is not None else [])]
+        # Each once: the target net may be the input net too.
+        self._variables = list({id(v): v for v in variables}.values())
+        # Made once, since its `id` is part of the key of a program.
+        self._own_constraint = getattr(task.targets.preprocessor, "constraint", lambda: None)()
 
     def __call__(self, inputs: Any, request: Request) -> Generation:
         """Returns one raw output per input."""
@@ -75,8 +68,7 @@ class TaskGenerator:
         if loop is None:
             return Generation(self._classify(inputs, arrays), [True] * len(inputs))
         results = []
-        for start in range(0, len(inputs), _MAX_BATCH):
-            part = slice(start, start + _MAX_BATCH)
+        for part in _slices(len(inputs), _MAX_BATCH):
             results += self._write(loop, inputs[part], arrays[part], limit, seeds[part])
         best = [hypotheses[0] for hypotheses in results]
         beams = results if isinstance(loop, BeamLoop) else None
@@ -85,21 +77,22 @@ class TaskGenerator:
     def _write(self, loop, inputs, arrays, limit, seeds) -> list[list[Hypothesis]]:
         """Returns for each input of a batch its outputs, the best first."""
         rows = len(inputs)
+        # A sampler with variables of its own, such as a seed, serves all rows in order.
         if self.uses_xla(loop, limit) and not loop.sampler.variables:
-            rows = cpu_speed.rows_per_thread(rows)
-        runs = []
-        for start in range(0, len(inputs), rows):
-            part = slice(start, start + rows)
-            runs.append(_Run(self, loop, inputs[part], arrays[part], limit, seeds[part]))
+            rows = rows_per_thread(rows)
+        runs = [
+            _Run(self, loop, inputs[part], arrays[part], limit, seeds[part])
+            for part in _slices(len(inputs), rows)
+        ]
         if len(runs) > 1:
             for run in runs:
                 run.advance(0)  # traces in this thread, whose dtype policy and scopes apply
-        cpu_speed.side_by_side([functools.partial(run.advance, limit) for run in runs])
+        in_threads(lambda run: run.advance(limit), runs)
         return [hypotheses for run in runs for hypotheses in run.hypotheses()]
 
     def uses_xla(self, loop: SamplingLoop, limit: int) -> bool:
         """Returns whether XLA compiles a loop that writes up to `limit` ids."""
-        return loop.steps is self.steps[True] and cpu_speed.worth_xla(bucket(limit, 16))
+        return loop.steps is self.steps[True] and worth_xla(bucket(limit, 16))
 
     def stream(self, inputs: Any, request: Request) -> Stream:
         """Returns an iterator over what is new in each output, step by step."""
@@ -135,23 +128,20 @@ class TaskGenerator:
                 "`targets` must be as many as `inputs`. "
                 f"Received: {len(targets)} targets, {len(inputs)} inputs"
             )
-        pairs = list(zip(self.inputs(inputs), self.targets(targets)))
+        inputs, targets = self.inputs(inputs), self.targets(targets)
         scores = []
-        for start in range(0, len(pairs), _MAX_BATCH):
-            part = pairs[start : start + _MAX_BATCH]
-            raw, ids = (
-                net.batch(list(x)) for net, x in zip((self.inputs, self.targets), zip(*part))
-            )
+        for part in _slices(len(inputs), _MAX_BATCH):
+            raw, ids = self.inputs.batch(inputs[part]), self.targets.batch(targets[part])
             run = self.program(("score", raw.shape, ids.shape), self._log_probabilities)
-            scores.append(ops.convert_to_numpy(run(raw, ids))[: len(part)])
+            # The batch has rows that only fill it.
+            scores.append(ops.convert_to_numpy(run(raw, ids))[: len(inputs[part])])
         return np.concatenate(scores)
 
     def _log_probabilities(self, values, raw, ids):
         with keras.StatelessScope(values):
-            read = self.read(raw, training=False)
-            logits = read
+            logits = self.read(raw, training=False)
             if self.write is not None:
-                logits = self.write({"targets": ids, **read}, training=False)
+                logits = self.write({"targets": ids, **logits}, training=False)
         scores = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
         scores = ops.take_along_axis(scores, ids[..., None], axis=-1)[..., 0]
         if self.write is None:
@@ -189,8 +179,8 @@ class TaskGenerator:
 
     def _classify(self, inputs, arrays):
         classes = []
-        for start in range(0, len(arrays), _MAX_BATCH):
-            raw = self.inputs.batch(arrays[start : start + _MAX_BATCH])
+        for part in _slices(len(arrays), _MAX_BATCH):
+            raw = self.inputs.batch(arrays[part])
             run = self.program(("classify", raw.shape), self._best_class)
             classes += list(ops.convert_to_numpy(run(raw)))
         return [self.decode(c, raw) for c, raw in zip(classes, inputs)]
@@ -198,6 +188,12 @@ class TaskGenerator:
     def _best_class(self, values, raw):
         with keras.StatelessScope(values):
             return ops.argmax(self.read(raw, training=False), axis=-1)
+
+    def start(self, loop, size, values, raw, filled, constraint_state):
+        """Encodes a batch, and returns the state of `loop` before the first of `size` ids."""
+        with keras.StatelessScope(values):
+            found = self.read(raw, training=False)
+            return loop.start(size, found["encoded"], found["mask"], filled, constraint_state)
 
     def _prepare(self, inputs, request):
         """Checks all arguments before any work starts.
@@ -209,6 +205,9 @@ class TaskGenerator:
         Returns:
             The loop, None for a task of classes; one array per input; the most ids to write; one
             seed per input.
+
+        Raises:
+            ValueError: an argument does not fit.
         """
         sampler = samplers.resolve(request.sampler)
         limit = self.task.max_target_length
@@ -219,8 +218,13 @@ class TaskGenerator:
         arrays = self.inputs(inputs)
         if self.write is None:
             return None, arrays, limit, seeds
-        if constraint is not None:
-            _check_minimum(constraint.minimum_length(inputs), limit)
+        lengths = [] if constraint is None else constraint.minimum_length(inputs)
+        for i, length in enumerate(lengths):
+            if length > limit and length == max(lengths):
+                raise ValueError(
+                    f"`max_length` must be at least {length} for inputs[{i}]. "
+                    f"Received: max_length={limit}"
+                )
         kind = BeamLoop if isinstance(sampler, BeamSearch) else SamplingLoop
         loop = kind(self.steps[bool(request.use_cache)], sampler, constraint)
         return loop, arrays, limit, seeds
@@ -252,7 +256,7 @@ class _Run:
         constraint_state = () if constraint is None else constraint.initial_state(rows)
         cached = loop.steps is generator.steps[True]
         key = (type(loop).__name__, loop.rows_per_input, cached, raw.shape, size)
-        start = generator.program(("start", *key), self._start(loop, size))
+        start = generator.program(("start", *key), functools.partial(generator.start, loop, size))
         self._advance = generator.program(
             ("advance", *key, loop.sampler.key, id(constraint)),
             loop.advance,
@@ -262,18 +266,9 @@ class _Run:
         self.state["sampler"] = [ops.convert_to_tensor(v.value) for v in loop.sampler.variables]
         self.draws = ()
         if loop.sampler.random:
+            # Drawn for `limit` and not for the bucket: an output must not depend on the bucket.
             seeds = [*seeds, *[0] * int(filled.sum())]
             self.draws = np.pad(samplers.draw(seeds, limit), [[0, size - limit], [0, 0]])
-
-    def _start(self, loop, size):
-        read = self.generator.read
-
-        def start(values, raw, filled, constraint_state):
-            with keras.StatelessScope(values):
-                found = read(raw, training=False)
-                return loop.start(size, found["encoded"], found["mask"], filled, constraint_state)
-
-        return start
 
     def advance(self, until: int) -> None:
         """Writes until there are `until` ids or all rows have ended."""
@@ -294,36 +289,19 @@ class _Run:
     def hypotheses(self) -> list[list[Hypothesis]]:
         """Returns for each input its outputs, the best first."""
         ids, ended = self.written()
-        scores = self._scores(ids)
+        scores = self.loop.scores(self.state)
         per_input = self.loop.rows_per_input
         results = []
         for i, raw in enumerate(self.inputs):
-            rows = range(i * per_input, (i + 1) * per_input)
-            rows = sorted(rows, key=lambda row: -scores[row])
+            rows = sorted(range(i * per_input, (i + 1) * per_input), key=lambda row: -scores[row])
             # Fewer outputs than beams are possible where the constraint allows no more.
             possible = [row for row in rows if np.isfinite(scores[row])] or rows[:1]
-            results.append(
-                [
-                    Hypothesis(
-                        self.generator.decode(ids[row], raw), float(scores[row]), bool(ended[row])
-                    )
-                    for row in possible
-                ]
-            )
+            outputs = [self.generator.decode(ids[row], raw) for row in possible]
+            kept = zip(outputs, scores[possible].tolist(), ended[possible].tolist())
+            results.append([Hypothesis(*found) for found in kept])
         return results
 
-    def _scores(self, ids):
-        if not isinstance(self.loop, BeamLoop):
-            return np.zeros(len(ids))
-        penalty = ops.convert_to_numpy(self.loop.sampler.penalty(self.state["length"]))
-        scores = ops.convert_to_numpy(self.state["log_probability"]) / penalty
-        return scores.reshape(-1)[: len(ids)]
 
-
-def _check_minimum(lengths, limit):
-    longest = max(range(len(lengths)), key=lengths.__getitem__)
-    if lengths[longest] > limit:
-        raise ValueError(
-            f"`max_length` must be at least {lengths[longest]} for inputs[{longest}]. "
-            f"Received: max_length={limit}"
-        )
+def _slices(count, size) -> list[slice]:
+    """Returns slices of at most `size` that cover a list of `count`."""
+    return [slice(start, start + size) for start in range(0, count, size)]

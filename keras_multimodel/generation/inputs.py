@@ -30,7 +30,9 @@ class RawBatcher:
         self.task = task
         self.argument = argument
         self.net = net
-        self.preprocessor, self.cut = _without_limit(net.preprocessor)
+        self.cut = getattr(net.preprocessor, "max_length", None)
+        # Without its own limit, so that what it would cut off is seen.
+        self.preprocessor = net.preprocessor if self.cut is None else net.preprocessor.unlimited()
         self.limit = limit
         masked = type(net).padding_mask is not ModalityNet.padding_mask
         self._buckets = [n is None and masked for n in net.example_shape]
@@ -95,7 +97,10 @@ class RawBatcher:
         name = f"{self.argument}[{i}]"
         self._check_raw(name, example)
         try:
-            array = np.asarray(self._preprocess(example))
+            # The form that `kmm.data.encode` uses: it refuses what nothing can be said about, such
+            # as silence. A plain function as a preprocessor has no such form.
+            strict = getattr(self.preprocessor, "strict", self.preprocessor)
+            array = np.asarray(example if strict is None else strict(example))
         except Exception as error:  # TensorFlow's own errors among them, which are no ValueError
             raise ValueError(
                 f"`{name}` must be a raw example as task {self.task!r} takes it: {error}"
@@ -113,21 +118,13 @@ class RawBatcher:
                 f"`{self.argument}` of task {self.task!r} must have at most {self.limit} "
                 f"positions. Received: {name} of length {array.shape[0]}"
             )
-        preprocessor = self.net.preprocessor
-        if preprocessor is not None and self.cut is not None and array.shape[0] > self.cut:
+        if self.cut is not None and array.shape[0] > self.cut:
             user_warnings.warn(
                 f"`{name}` has {array.shape[0]} positions and is cut to {self.cut}, the "
-                f"`max_length` of the preprocessor of task {self.task!r}.",
+                f"`max_length` of the preprocessor of task {self.task!r}."
             )
-            array = np.asarray(preprocessor(example)).astype(array.dtype)
+            array = np.asarray(self.net.preprocessor(example)).astype(array.dtype)
         return array
-
-    def _preprocess(self, example):
-        if self.preprocessor is None:
-            return example
-        # The form that `kmm.data.encode` uses: it refuses what nothing can be said about, such as
-        # silence. A plain function as a preprocessor has no such form.
-        return getattr(self.preprocessor, "strict", self.preprocessor)(example)
 
     def _check_raw(self, name, example):
         """Checks an example before its preprocessor, which may clip what is infinite."""
@@ -172,11 +169,3 @@ def _check_finite(name, array):
         raise ValueError(
             f"`{name}` must be finite numbers. Received: some that are NaN or infinite"
         )
-
-
-def _without_limit(preprocessor):
-    """Returns a preprocessor that cuts nothing off, and the length at which this one would."""
-    limit = getattr(preprocessor, "max_length", None)
-    if limit is None:
-        return preprocessor, None
-    return preprocessor.unlimited(), limit

@@ -1,11 +1,11 @@
 """The loop that writes one id after the other."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_multimodel.generation.constraints import Constraint
 from keras_multimodel.layers.stepping import write_position
-from keras_multimodel.ops.compiled import while_loop
 from keras_multimodel.typing import Nested, Tensor
 
 PADDING, END = 0, 1
@@ -32,12 +32,7 @@ class SamplingLoop:
         self.constraint = constraint
 
     def start(
-        self,
-        length: int,
-        encoded: Tensor,
-        mask: Tensor,
-        ended: Tensor,
-        constraint_state: Nested,
+        self, length: int, encoded: Tensor, mask: Tensor, ended: Tensor, constraint_state: Nested
     ) -> dict:
         """Returns the state before the first id.
 
@@ -52,7 +47,7 @@ class SamplingLoop:
         return {
             "index": ops.zeros((), "int32"),
             "ids": ops.zeros((batch, length), "int32"),
-            "last": ops.zeros((batch,), "int32"),
+            "last": ops.zeros((batch,), "int32"),  # at position 0 the command stands instead
             "ended": ended,
             "cache": self.steps.initial_cache(length, encoded, mask),
             "constraint": constraint_state,
@@ -82,7 +77,12 @@ class SamplingLoop:
         def unfinished(state):
             return (state["index"] < until) & ops.logical_not(ops.all(self._finished(state)))
 
-        return while_loop(unfinished, body, state)
+        state = keras.tree.map_structure(ops.convert_to_tensor, state)
+        return ops.while_loop(unfinished, body, state)
+
+    def scores(self, state: dict) -> np.ndarray:
+        """Returns what orders the outputs of one input, `(B,)`: of one output, nothing."""
+        return np.zeros(state["ended"].shape)
 
     def _finished(self, state):
         return state["ended"]
@@ -92,6 +92,7 @@ class SamplingLoop:
         logits, cache = self._logits(state)
         logits = self._allow(logits, state, limit)
         draw = ops.take(draws, index, axis=0) if self.sampler.random else None
+        # Rows that have ended get padding until the last one ends.
         ids = ops.where(ended, PADDING, self.sampler.choose(logits, draw))
         return {
             "index": index + 1,

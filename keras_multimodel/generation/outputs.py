@@ -31,10 +31,7 @@ class Generation(list):
     """
 
     def __init__(
-        self,
-        outputs: list,
-        ended: list[bool],
-        hypotheses: list[list[Hypothesis]] | None = None,
+        self, outputs: list, ended: list[bool], hypotheses: list[list[Hypothesis]] | None = None
     ):
         super().__init__(outputs)
         self.ended = ended
@@ -82,7 +79,8 @@ class StreamPieces:
     def __init__(self, decode: Callable[[np.ndarray, int], Any], incremental: bool):
         self.decode = decode
         self.incremental = incremental
-        self._given: dict[int, Any] = {}  # by row, what has been handed out, or `_ALL`
+        self._given: dict[int, int] = {}  # by row, how much has been handed out
+        self._complete: set[int] = set()  # rows whose last piece has been handed out
 
     def __call__(self, ids: np.ndarray, complete: np.ndarray) -> list:
         """Returns one new piece per row, None where there is nothing new.
@@ -94,21 +92,17 @@ class StreamPieces:
         return [self._piece(i, row, bool(done)) for i, (row, done) in enumerate(zip(ids, complete))]
 
     def _piece(self, i, row, done):
-        given = self._given.get(i)
-        if given is _ALL or not (done or self.incremental):
+        if i in self._complete or not (done or self.incremental):
             return None
+        if done:
+            self._complete.add(i)
         whole = self.decode(row, i)
         if not self.incremental:
-            self._given[i] = _ALL
-            return whole
-        given = whole[:0] if given is None else given
+            return whole  # a tree or a class has no pieces
+        given = self._given.get(i, 0)
         shown = whole if done else _settled(whole)
-        if done:
-            self._given[i] = _ALL
-        elif len(shown) > len(given):
-            self._given[i] = shown
-        piece = shown[len(given) :]
-        return piece if len(piece) else None
+        self._given[i] = max(given, len(shown))
+        return shown[given:] if len(shown) > given else None
 
 
 def _settled(output):
@@ -118,6 +112,3 @@ def _settled(output):
     end is dropped again if nothing follows it.
     """
     return output.rstrip("\ufffd ") if isinstance(output, str) else output
-
-
-_ALL = object()

@@ -12,7 +12,6 @@ import numpy as np
 from keras import ops
 
 from keras_multimodel.generation.beam_search import BeamSearch
-from keras_multimodel.ops.cpu_speed import argmax
 from keras_multimodel.typing import Tensor
 
 NAMES = ("greedy", "beam", "random", "top_k", "top_p")
@@ -33,7 +32,7 @@ class Greedy:
             logits: float32 `(batch, vocabulary_size)`, -inf where an id is not allowed.
             draws: float32 `(batch,)` in [0, 1); None if `random` is False.
         """
-        return argmax(logits)
+        return ops.cast(ops.argmax(logits, axis=-1), "int32")  # the first among equals
 
 
 class RandomChoice:
@@ -102,14 +101,13 @@ def resolve(sampler: Any) -> Greedy | RandomChoice | CustomSampler | BeamSearch:
     if isinstance(sampler, BeamSearch):
         return sampler
     known = isinstance(sampler, str) and sampler in NAMES
-    if known and sampler == "greedy":
-        return Greedy()
-    if known and sampler == "beam":
-        return BeamSearch()
+    if known and sampler in ("greedy", "beam"):
+        return Greedy() if sampler == "greedy" else BeamSearch()
     from keras_nlp import samplers  # takes seconds to import, and most calls do not need it
 
     chosen = samplers.get(sampler) if known else sampler
-    unfit = (samplers.ContrastiveSampler, *_speculative(samplers))
+    # Both call the model themselves. The second came with a later release.
+    unfit = (samplers.ContrastiveSampler, getattr(samplers, "SpeculativeSampler", ()))
     if not isinstance(chosen, samplers.Sampler) or isinstance(chosen, unfit):
         raise ValueError(
             f"`sampler` must be one of {', '.join(NAMES)}, a sampler of keras-nlp that needs "
@@ -118,14 +116,9 @@ def resolve(sampler: Any) -> Greedy | RandomChoice | CustomSampler | BeamSearch:
     return _adapted(chosen, samplers)
 
 
-def _speculative(samplers):
-    found = getattr(samplers, "SpeculativeSampler", None)
-    return () if found is None else (found,)
-
-
 def _adapted(sampler, samplers):
     """Returns the object of this module that stands for a sampler of keras-nlp."""
-    kind = type(sampler)
+    kind = type(sampler)  # not `isinstance`: a subclass chooses in its own way
     if kind is samplers.GreedySampler:
         return Greedy()
     if kind is samplers.BeamSampler:

@@ -9,7 +9,7 @@ from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import write_position
 from keras_multimodel.layers.sublayers import CompositeLayer, attributes
 from keras_multimodel.layers.timing_signal import TimingSignal
-from keras_multimodel.ops.cpu_speed import attend, attend_to_prefix
+from keras_multimodel.ops.compiled import attend, attend_to_prefix
 from keras_multimodel.typing import Nested, Shape, Tensor
 
 

@@ -82,19 +82,19 @@ class SteppingBlock(Protocol):
 
 
 def can_step(block: keras.layers.Layer) -> bool:
-    """Returns whether a block follows `SteppingBlock`, with a `step` that fits its `call`."""
-    return isinstance(block, SteppingBlock) and step_fits(block, "call")
+    """Returns whether a block follows `SteppingBlock`, with a `step` that fits its `call`.
 
-
-def step_fits(layer: keras.layers.Layer, method: str) -> bool:
-    """Returns whether no subclass overrides `method` but inherits `step`."""
+    It does not fit if a subclass overrides `call` but inherits `step`.
+    """
+    if not isinstance(block, SteppingBlock):
+        return False
     # The first class in the order of inheritance that defines `step` must not come after the first
-    # that defines the other method.
-    classes = type(layer).__mro__
-    first = [
-        next((i for i, c in enumerate(classes) if name in vars(c)), 0) for name in ("step", method)
-    ]
-    return first[0] <= first[1]
+    # that defines `call`.
+    classes = type(block).__mro__
+    step, call = (
+        next((i for i, c in enumerate(classes) if name in vars(c)), 0) for name in ("step", "call")
+    )
+    return step <= call
 
 
 def write_position(buffer: Tensor, values: Tensor, index: Tensor, axis: int = 1) -> Tensor:

@@ -48,6 +48,7 @@ class Body:
         num_mixer_blocks: int,
         num_decoder_blocks: int,
     ):
+        # A word for the default: a layer as a default argument would be one object in all models.
         self.templates = {
             "conv_block": ConvBlock(hidden_dim) if conv_block == "default" else conv_block,
             "attention_block": (
@@ -63,7 +64,7 @@ class Body:
         self.hidden_dim = hidden_dim
         self._check_templates(causal=bool(writers))
         self.encoder = Encoder(
-            self._clones("conv_block", self.sizes["num_encoder_blocks"]),
+            self._clones("conv_block", num_encoder_blocks),
             experts=self._clone("moe", "experts"),
             timing=TimingSignal(name="timing"),
             name="encoder",
@@ -95,6 +96,7 @@ class Body:
         Args:
             clone_layer: function from a layer to its copy.
         """
+        # The templates stay the same: they are only cloned from.
         body = copy.copy(self)
         body.encoder = clone_layer(self.encoder)
         if self.decoder is not None:
@@ -115,27 +117,21 @@ class Body:
             check_template(name, template, self.hidden_dim, causal)
 
     def _add_writers(self, names):
+        # Made for the first task that writes: a model of classes alone needs neither.
         if names and self.decoder is None:
-            self.mixer = self._make_mixer()
-            self.decoder = self._make_decoder()
+            attention = self._clone("attention_block", "attention_block", causal=True)
+            blocks = self._clones("conv_block", self.sizes["num_mixer_blocks"], causal=True)
+            self.mixer = Mixer(attention, blocks, name="mixer")
+            count = self.sizes["num_decoder_blocks"]
+            columns = [
+                self._clones(name, count, causal=True)
+                for name in ("conv_block", "attention_block")
+                if self.templates[name] is not None
+            ]
+            blocks = list(zip(*columns)) if columns else [()] * count
+            experts = self._clone("moe", "experts", causal=True)
+            self.decoder = Decoder(blocks, experts, name="decoder")
         self.commands.update({name: CommandToken(name=f"{name}_command") for name in names})
-
-    def _make_mixer(self):
-        return Mixer(
-            self._clone("attention_block", "attention_block", causal=True),
-            self._clones("conv_block", self.sizes["num_mixer_blocks"], causal=True),
-            name="mixer",
-        )
-
-    def _make_decoder(self):
-        count = self.sizes["num_decoder_blocks"]
-        columns = [
-            self._clones(name, count, causal=True)
-            for name in ("conv_block", "attention_block")
-            if self.templates[name] is not None
-        ]
-        blocks = list(zip(*columns)) if columns else [()] * count
-        return Decoder(blocks, experts=self._clone("moe", "experts", causal=True), name="decoder")
 
     def _clone(self, template, name, causal=False):
         block = self.templates[template]

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_multimodel.generation.caches import BlockChain
 from keras_multimodel.layers.blocks import build_block, call_block, call_position_wise
-from keras_multimodel.models.encoder import deserialize_layers
+from keras_multimodel.models.encoder import ListLayer
 from keras_multimodel.typing import Shape, Tensor
 
 
@@ -45,6 +45,7 @@ class CommandToken(keras.layers.Layer):
             inputs: `(batch, hidden_dim)`, the embedded id.
             index: int32 scalar.
         """
+        # The index is a tensor: the loop over positions is compiled.
         return ops.where(index == 0, ops.cast(self.command, inputs.dtype), inputs)
 
     def compute_mask(self, *args, **kwargs):
@@ -55,7 +56,7 @@ class CommandToken(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class Decoder(keras.layers.Layer):
+class Decoder(ListLayer):
     """Blocks of causal convolution and attention to the source, with experts in the middle of them.
 
     Args:
@@ -75,6 +76,8 @@ class Decoder(keras.layers.Layer):
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137, section 2.4.
     """
+
+    layer_names = ("blocks", "experts")
 
     def __init__(
         self,
@@ -99,20 +102,21 @@ class Decoder(keras.layers.Layer):
         training: bool | None = None,
     ):
         x = list(targets)
-        for i, block in enumerate(self.blocks):
-            if i == len(self.blocks) // 2:
-                x = self._route(x, masks, training)
-            for layer in block:
-                x = [
-                    call_block(
-                        layer, s, training, mask=mask, source=source, source_mask=source_mask
-                    )
-                    for s, mask, source, source_mask in zip(x, masks, sources, source_masks)
-                ]
+        for layer in self._in_order():
+            if layer is self.experts:
+                x = call_position_wise(layer, x, masks, training)
+                continue
+            x = [
+                call_block(layer, s, training, mask=mask, source=source, source_mask=source_mask)
+                for s, mask, source, source_mask in zip(x, masks, sources, source_masks)
+            ]
         return x
 
-    def _route(self, x, masks, training):
-        return x if self.experts is None else call_position_wise(self.experts, x, masks, training)
+    def _in_order(self):
+        """Returns all layers in their order. Without blocks there is no middle, and no experts."""
+        middle = len(self.blocks) // 2
+        experts = [self.experts] if self.blocks and self.experts is not None else []
+        return sum(self.blocks[:middle], []) + experts + sum(self.blocks[middle:], [])
 
     def initial_cache(
         self, batch_size: int, max_length: int, source: Tensor, source_mask: Tensor
@@ -129,20 +133,4 @@ class Decoder(keras.layers.Layer):
         return self._chain().reorder_cache(cache, rows)
 
     def _chain(self):
-        middle = len(self.blocks) // 2
-        experts = [self.experts] if self.blocks and self.experts is not None else []
-        return BlockChain(sum(self.blocks[:middle], []) + experts + sum(self.blocks[middle:], []))
-
-    def compute_mask(self, *args, **kwargs):
-        return None  # masks are passed as arguments
-
-    def compute_output_spec(self, targets, sources, masks, source_masks, training=None):
-        return [keras.KerasTensor(x.shape, dtype=self.compute_dtype) for x in targets]
-
-    def get_config(self):
-        layers = {"blocks": self.blocks, "experts": self.experts}
-        return {**super().get_config(), **keras.saving.serialize_keras_object(layers)}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**deserialize_layers(config, "blocks", "experts"))
+        return BlockChain(self._in_order())

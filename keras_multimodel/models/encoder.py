@@ -8,8 +8,34 @@ from keras_multimodel.layers.blocks import build_block, call_block, call_positio
 from keras_multimodel.typing import Shape, Tensor
 
 
+class ListLayer(keras.layers.Layer):
+    """A layer made of other layers, from lists of sequences to lists of sequences.
+
+    The first argument of its `call` is a list of `(batch_i, length_i, hidden_dim)`, and so is what
+    it returns. A subclass keeps the layers that are its arguments under their own names.
+    """
+
+    layer_names: tuple[str, ...] = ()
+
+    def compute_mask(self, *args, **kwargs):
+        return None  # masks are passed as arguments
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        return [keras.KerasTensor(x.shape, dtype=self.compute_dtype) for x in inputs]
+
+    def get_config(self):
+        layers = {name: getattr(self, name) for name in self.layer_names}
+        return {**super().get_config(), **keras.saving.serialize_keras_object(layers)}
+
+    @classmethod
+    def from_config(cls, config):
+        names = cls.layer_names
+        layers = {name: keras.saving.deserialize_keras_object(config[name]) for name in names}
+        return cls(**{**config, **layers})
+
+
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class Encoder(keras.layers.Layer):
+class Encoder(ListLayer):
     """A timing signal, convolution blocks, and experts in the middle of them.
 
     Several groups of sequences, each with a length of its own, pass at once: convolutions treat
@@ -31,6 +57,8 @@ class Encoder(keras.layers.Layer):
         Kaiser et al. 2017, arXiv 1706.05137, section 2.4.
     """
 
+    layer_names = ("blocks", "experts", "timing")
+
     def __init__(
         self,
         blocks: Iterable[keras.layers.Layer],
@@ -44,6 +72,7 @@ class Encoder(keras.layers.Layer):
         self.timing = timing
 
     def build(self, input_shape: Sequence[Shape]):
+        # Here, since `compute_output_spec` spares the graph a trace of `call`, which builds layers.
         for block in (self.timing, *self.blocks, self.experts):
             build_block(block, input_shape[0][-1])
 
@@ -57,23 +86,3 @@ class Encoder(keras.layers.Layer):
         for block in self.blocks[middle:]:
             x = [call_block(block, s, training, mask=mask) for s, mask in zip(x, masks)]
         return x
-
-    def compute_mask(self, *args, **kwargs):
-        return None  # masks are passed as arguments
-
-    def compute_output_spec(self, inputs, masks, training=None):
-        return [keras.KerasTensor(x.shape, dtype=self.compute_dtype) for x in inputs]
-
-    def get_config(self):
-        layers = {"blocks": self.blocks, "experts": self.experts, "timing": self.timing}
-        return {**super().get_config(), **keras.saving.serialize_keras_object(layers)}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**deserialize_layers(config, "blocks", "experts", "timing"))
-
-
-def deserialize_layers(config: dict, *names: str) -> dict:
-    """Returns the config with the serialized layers under `names` made layers again."""
-    layers = {name: keras.saving.deserialize_keras_object(config[name]) for name in names}
-    return {**config, **layers}

@@ -91,6 +91,7 @@ class GeneratingModel(keras.Model):
 
     def _generator(self, name: str) -> TaskGenerator:
         task = self._task(name)
+        # Made at the first call: a model that only trains pays for no second graph.
         if name not in self._generators:
             self._generators[name] = graph.make_generator(task, self._body)
         return self._generators[name]

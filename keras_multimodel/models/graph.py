@@ -1,5 +1,6 @@
 """The functional graph: modality nets, groups, body, modality nets."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -10,21 +11,17 @@ from keras_multimodel.generation.generate import TaskGenerator
 from keras_multimodel.models.body import Body
 from keras_multimodel.models.grouping import Group, PadEmptyBatch, Ungroup
 from keras_multimodel.models.task import Task
-from keras_multimodel.models.validation import check_groups
 
 
 def input_tensors(tasks: list[Task]) -> dict:
     """Returns per task its dict of symbolic inputs."""
-    tensors = {}
-    for task in tasks:
-        nets = {"inputs": task.inputs, "targets": task.targets}
-        tensors[task.name] = {
-            key: keras.Input(
-                nets[key].example_shape, dtype=nets[key].example_dtype, name=f"{task.name}_{key}"
-            )
-            for key in task.input_names
+    return {
+        task.name: {
+            key: keras.Input(net.example_shape, dtype=net.example_dtype, name=f"{task.name}_{key}")
+            for key, net in task.input_nets.items()
         }
-    return tensors
+        for task in tasks
+    }
 
 
 def fill_empty_batches(inputs: dict) -> tuple[dict, dict]:
@@ -70,16 +67,15 @@ def encode(
         x = task.inputs(raw)
         mask = task.inputs.padding_mask(raw)
         features[task.name] = x
-        sequences[task.name] = (
-            x if len(x.shape) == 3 else keras.layers.Reshape((-1, x.shape[-1]))(x)
-        )
+        if len(x.shape) > 3:  # the grid of an image: its positions become a sequence
+            x = keras.layers.Reshape((-1, x.shape[-1]))(x)
+        sequences[task.name] = x
         if mask is None:
-            mask = ops.ones_like(sequences[task.name][..., 0], dtype="bool")
+            mask = ops.ones_like(x[..., 0], dtype="bool")
         masks[task.name] = mask if real is None else ops.logical_and(mask, real[task.name])
     encoded = encoder(*_group_all(groups, sequences, masks))
     encoded = _ungroup_all(groups, encoded, sequences)
-    names = [task.name for task in tasks]
-    return {name: (encoded[name], masks[name], features[name]) for name in names}
+    return {name: (encoded[name], masks[name], features[name]) for name in sequences}
 
 
 def decode(
@@ -105,71 +101,54 @@ def decode(
         ids = inputs[task.name]["targets"]
         sequences[task.name] = body.commands[task.name](task.targets(ids))
         masks[task.name] = task.targets.padding_mask(ids)
-    sources = {task.name: encoded[task.name][0] for task in tasks}
-    source_masks = {task.name: encoded[task.name][1] for task in tasks}
+    sources = {name: encoded[name][0] for name in sequences}
+    source_masks = {name: encoded[name][1] for name in sequences}
     x, x_masks = _group_all(groups, sequences, masks)
     source, source_mask = _group_all(groups, sources, source_masks)
     x = body.mixer(x, source, x_masks, source_mask)
     x = body.decoder(x, source, x_masks, source_mask)
     x = _ungroup_all(groups, x, sequences)
-    return {
-        task.name: task.targets(x[task.name], mask=masks[task.name], reverse=True) for task in tasks
-    }
+    return {t.name: t.targets(x[t.name], mask=masks[t.name], reverse=True) for t in tasks}
 
 
 def classify(tasks: list[Task], encoded: dict) -> dict:
     """Returns the logits `(batch, num_classes)` of tasks whose targets leave after the encoder."""
-    return {
-        task.name: task.targets(
-            encoded[task.name][0],
-            mask=encoded[task.name][1],
-            reverse=True,
-            like=encoded[task.name][2],
-        )
-        for task in tasks
-    }
+    outputs = {}
+    for task in tasks:
+        x, mask, features = encoded[task.name]
+        # The features tell a net the rank of its input: a grid's positions stand in one row in `x`.
+        outputs[task.name] = task.targets(x, mask=mask, reverse=True, like=features)
+    return outputs
 
 
-def single_task_models(task: Task, body: Body) -> tuple[keras.Model, keras.Model | None]:
-    """Makes the models that generation runs for one task, with shared weights.
+def make_generator(task: Task, body: Body) -> TaskGenerator:
+    """Returns what generates for one task: models of that task alone, with shared weights.
 
     Args:
         task: the task.
         body: the body that holds its weights.
-
-    Returns:
-        A model from inputs to class logits, and None; or one from inputs to `{"encoded", "mask"}`,
-        and one from `{"targets", "encoded", "mask"}` to logits.
     """
-    name, groups = task.name, [[task.name]]
+    name, net, groups = task.name, task.targets, [[task.name]]
     inputs = input_tensors([task])
     encoded = encode([task], groups, body.encoder, inputs)
     source = inputs[name]["inputs"]
     if not task.autoregressive:
-        return keras.Model(source, classify([task], encoded)[name]), None
-    read = keras.Model(source, {"encoded": encoded[name][0], "mask": encoded[name][1]})
+        return TaskGenerator(task, keras.Model(source, classify([task], encoded)[name]), None, {})
+    x, mask, _ = encoded[name]
+    read = keras.Model(source, {"encoded": x, "mask": mask})
+    # New inputs: the decoder side runs at every step, and must not run the encoder again. Keras
+    # warns if their names differ from their keys.
     given = {
-        "targets": keras.Input(
-            task.targets.example_shape, dtype=task.targets.example_dtype, name="targets"
-        ),
-        "encoded": keras.Input(
-            (None, body.hidden_dim), dtype=encoded[name][0].dtype, name="encoded"
-        ),
+        "targets": keras.Input(net.example_shape, dtype=net.example_dtype, name="targets"),
+        "encoded": keras.Input((None, body.hidden_dim), dtype=x.dtype, name="encoded"),
         "mask": keras.Input((None,), dtype="bool", name="mask"),
     }
-    state = {name: (given["encoded"], given["mask"])}
-    logits = decode([task], groups, body, {name: {"targets": given["targets"]}}, state)[name]
-    return read, keras.Model(given, logits)
-
-
-def make_generator(task: Task, body: Body) -> TaskGenerator:
-    """Returns the generator of one task."""
-    read, write = single_task_models(task, body)
-    steps = {}
-    if write is not None:
-        write.supports_masking = True  # the mask is an input of its own
-        steps = {True: CachedSteps(task, body), False: RecomputedSteps(write)}
-    return TaskGenerator(task, read, write, steps)
+    encoded = {name: (given["encoded"], given["mask"])}
+    write = keras.Model(given, decode([task], groups, body, {name: given}, encoded)[name])
+    write.supports_masking = True  # the mask is an input of its own
+    return TaskGenerator(
+        task, read, write, {True: CachedSteps(task, body), False: RecomputedSteps(write)}
+    )
 
 
 def groups_of(
@@ -182,16 +161,26 @@ def groups_of(
         groups: lists of names of tasks, or None.
         tasks: the tasks to distribute.
         kind: function from a task to what the tasks of a default group have in common.
+
+    Raises:
+        ValueError: the groups do not hold each task exactly once.
     """
-    if groups is not None:
-        return check_groups(f"{side}_groups", groups, [task.name for task in tasks])
-    found: dict = {}
-    for task in tasks:
-        found.setdefault(kind(task), []).append(task.name)
-    return list(found.values())
+    if groups is None:
+        found: dict = {}
+        for task in tasks:
+            found.setdefault(kind(task), []).append(task.name)
+        return list(found.values())
+    groups, names = [list(group) for group in groups], [task.name for task in tasks]
+    if sorted(itertools.chain(*groups)) != sorted(names) or not all(groups):
+        raise ValueError(
+            f"`{side}_groups` must hold each of {names} exactly once. "
+            f"Received: {side}_groups={groups}"
+        )
+    return groups
 
 
 def _group_all(groups, sequences, masks) -> tuple[list, list]:
+    # A group of one task is the task's own batch.
     pairs = [
         Group()([sequences[n] for n in names], [masks[n] for n in names])
         if len(names) > 1

@@ -1,6 +1,6 @@
 """Layers that bring the batches of several tasks to one pass of the body, and back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import keras
 from keras import ops
@@ -28,16 +28,15 @@ class PadEmptyBatch(keras.layers.Layer):
 
     def call(self, inputs: Tensor):
         size = ops.shape(inputs)[0]
+        # In a graph the size is a tensor.
         added = max(1 - size, 0) if isinstance(size, int) else ops.maximum(1 - size, 0)
         x = ops.pad(inputs, [[0, added]] + [[0, 0]] * (len(inputs.shape) - 1))
         real = ops.arange(ops.shape(x)[0])[:, None] < size
         return x, real
 
     def compute_output_spec(self, inputs):
-        return (
-            keras.KerasTensor(inputs.shape, dtype=inputs.dtype),
-            keras.KerasTensor((inputs.shape[0], 1), dtype="bool"),
-        )
+        real = keras.KerasTensor((inputs.shape[0], 1), dtype="bool")
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype), real
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -52,13 +51,11 @@ class UnpadEmptyBatch(keras.layers.Layer):
         `(batch, ...)`, the first rows of `inputs`.
     """
 
-    supports_masking = True
-
     def call(self, inputs: Tensor, like: Tensor):
         return inputs[: ops.shape(like)[0]]
 
     def compute_mask(self, *args, **kwargs):
-        return None
+        return None  # losses find padding in the targets
 
     def compute_output_spec(self, inputs, like):
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
@@ -91,8 +88,6 @@ class Group(keras.layers.Layer):
         `(sum of batch_i, longest length, hidden_dim)` and its mask.
     """
 
-    supports_masking = True
-
     def call(self, inputs: list[Tensor], masks: list[Tensor]):
         return join(inputs), join(masks)
 
@@ -100,11 +95,10 @@ class Group(keras.layers.Layer):
         return None  # masks are passed as arguments
 
     def compute_output_spec(self, inputs, masks):
-        shape = (None, _common(x.shape[1] for x in inputs), inputs[0].shape[-1])
-        return (
-            keras.KerasTensor(shape, dtype=self.compute_dtype),
-            keras.KerasTensor(shape[:2], dtype="bool"),
-        )
+        lengths = [x.shape[1] for x in inputs]
+        shape = (None, None if None in lengths else max(lengths), inputs[0].shape[-1])
+        mask = keras.KerasTensor(shape[:2], dtype="bool")
+        return keras.KerasTensor(shape, dtype=self.compute_dtype), mask
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -119,12 +113,11 @@ class Ungroup(keras.layers.Layer):
         list of `(batch_i, length_i, hidden_dim)`.
     """
 
-    supports_masking = True
-
     def call(self, inputs: Tensor, like: list[Tensor]):
         results, start = [], 0
         for x in like:
             size, length = ops.shape(x)[0], ops.shape(x)[1]
+            # Slices, since the sizes may be tensors, which `split` does not take.
             results.append(inputs[start : start + size, :length])
             start = start + size
         return results
@@ -133,11 +126,5 @@ class Ungroup(keras.layers.Layer):
         return None  # masks are passed as arguments
 
     def compute_output_spec(self, inputs, like):
-        return [
-            keras.KerasTensor((*x.shape[:2], inputs.shape[-1]), dtype=inputs.dtype) for x in like
-        ]
-
-
-def _common(lengths: Iterable):
-    lengths = list(lengths)
-    return None if any(length is None for length in lengths) else max(lengths)
+        shapes = [(*x.shape[:2], inputs.shape[-1]) for x in like]
+        return [keras.KerasTensor(shape, dtype=inputs.dtype) for shape in shapes]

@@ -56,7 +56,8 @@ def set_layer_states(tasks: list[Task], body: Body, states: dict[str, Any]) -> N
         for i, layer in enumerate(layers):
             state = found["layers"].get(str(i), {})
             set_layer_state(layer, state)
-            _set_policy(layer, state)
+            if "dtype" in state:
+                layer.dtype_policy = keras.saving.deserialize_keras_object(state["dtype"])
             trainable[id(layer)] = layer, state.get("trainable", True)
     # Twice: a flag that is set also reaches the layers within, some of which come earlier.
     for layer, flag in [*trainable.values()] * 2:
@@ -67,23 +68,16 @@ def set_layer_states(tasks: list[Task], body: Body, states: dict[str, Any]) -> N
 def _parts(tasks, body):
     """Returns by name all layers with weights, each part in an order that a copy has too."""
     nets = {f"modalities/{i}": net for i, net in enumerate(unique_modalities(tasks))}
+    parts = {**nets, "encoder": body.encoder}
     names = [task.name for task in tasks if task.autoregressive]
-    commands = {f"commands/{name}": body.commands[name] for name in names}
-    blocks = {"encoder": body.encoder}
     if names:
-        blocks.update(mixer=body.mixer, decoder=body.decoder)
-    return {**nets, **blocks, **commands}
+        parts.update(mixer=body.mixer, decoder=body.decoder)
+    return {**parts, **{f"commands/{name}": body.commands[name] for name in names}}
 
 
 def _state(layer, root):
     state = layer_state(layer)
+    # A quantized layer has a policy of its own, which quantizing again sets.
     if "quantization" not in state and layer.dtype_policy != root.dtype_policy:
         state["dtype"] = keras.saving.serialize_keras_object(layer.dtype_policy)
     return state
-
-
-def _set_policy(layer, state):
-    if "dtype" in state:
-        policy = keras.saving.deserialize_keras_object(state["dtype"])
-        if layer.dtype_policy != policy:
-            layer.dtype_policy = policy

@@ -8,12 +8,12 @@ from keras import ops
 from keras_multimodel.generation.caches import BlockChain
 from keras_multimodel.layers.blocks import build_block, call_block, takes
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.models.encoder import deserialize_layers
+from keras_multimodel.models.encoder import ListLayer
 from keras_multimodel.typing import Nested, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class Mixer(keras.layers.Layer):
+class Mixer(ListLayer):
     """One attention block and causal convolution blocks.
 
     Without a block that attends to a source, the mixer adds the encoded input position by position,
@@ -37,6 +37,8 @@ class Mixer(keras.layers.Layer):
         Kaiser et al. 2017, arXiv 1706.05137, section 2.4.
     """
 
+    layer_names = ("attention", "blocks")
+
     def __init__(
         self,
         attention: keras.layers.Layer | None = None,
@@ -46,9 +48,9 @@ class Mixer(keras.layers.Layer):
         super().__init__(**kwargs)
         self.attention = attention
         self.blocks = list(blocks)
-        self.reads_source = attention is not None and takes(attention, "source")
         self.join_norm = None
-        if not self.reads_source:
+        # A user's attention block may see the targets only: asked by its signature, not its class.
+        if attention is None or not takes(attention, "source"):
             self.join_norm = LayerNorm(dtype=self.dtype_policy, name="join_norm")
 
     def build(self, input_shape: Sequence[Shape]):
@@ -66,17 +68,16 @@ class Mixer(keras.layers.Layer):
         source_masks: list[Tensor],
         training: bool | None = None,
     ):
-        return [
-            self._mix(*sequence, training)
-            for sequence in zip(targets, sources, masks, source_masks)
-        ]
+        # One group of tasks after the other, since their lengths differ.
+        sequences = zip(targets, sources, masks, source_masks)
+        return [self._mix(*sequence, training) for sequence in sequences]
 
     def _mix(self, x, source, mask, source_mask, training):
         if self.join_norm is not None:
             x = self.join_norm(x + _aligned(source, source_mask, ops.shape(x)[1]))
-        arguments = {"mask": mask, "source": source, "source_mask": source_mask}
         if self.attention is not None:
-            x = call_block(self.attention, x, training, **arguments)
+            source = {"source": source, "source_mask": source_mask}
+            x = call_block(self.attention, x, training, mask=mask, **source)
         for block in self.blocks:
             x = call_block(block, x, training, mask=mask)
         return x
@@ -86,7 +87,7 @@ class Mixer(keras.layers.Layer):
     ) -> dict[str, Nested]:
         """Returns the caches of the blocks; see `SteppingBlock`."""
         blocks = self._chain().initial_cache(batch_size, max_length, source, source_mask)
-        if self.reads_source:
+        if self.join_norm is None:
             return {"blocks": blocks}
         return {"blocks": blocks, "source": _aligned(source, source_mask, max_length)}
 
@@ -95,6 +96,7 @@ class Mixer(keras.layers.Layer):
     ) -> tuple[Tensor, dict[str, Nested]]:
         """Maps position `index`, `(batch, hidden_dim)`, to its output; see `SteppingBlock`."""
         x = inputs
+        # Aligned once, for all positions that may come; a step takes its own.
         if self.join_norm is not None:
             x = self.join_norm(x + ops.take(cache["source"], index, axis=1))
         x, blocks = self._chain().step(x, cache["blocks"], index)
@@ -107,26 +109,12 @@ class Mixer(keras.layers.Layer):
     def _chain(self):
         return BlockChain([x for x in (self.attention, *self.blocks) if x is not None])
 
-    def compute_mask(self, *args, **kwargs):
-        return None  # masks are passed as arguments
-
-    def compute_output_spec(self, targets, sources, masks, source_masks, training=None):
-        return [keras.KerasTensor(x.shape, dtype=self.compute_dtype) for x in targets]
-
-    def get_config(self):
-        layers = {"attention": self.attention, "blocks": self.blocks}
-        return {**super().get_config(), **keras.saving.serialize_keras_object(layers)}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**deserialize_layers(config, "attention", "blocks"))
-
 
 def _aligned(source, source_mask, length):
     """Returns the source at `length` positions, plus its mean: `(batch, length, hidden_dim)`."""
     weights = ops.cast(source_mask, source.dtype)[..., None]
     source = source * weights
-    mean = ops.sum(source, axis=1, keepdims=True) / ops.maximum(
-        ops.sum(weights, axis=1, keepdims=True), 1
-    )
+    # A row that is all padding has a mean of 0, not 0 / 0.
+    count = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1)
+    mean = ops.sum(source, axis=1, keepdims=True) / count
     return ops.pad(source, [[0, 0], [0, length], [0, 0]])[:, :length] + mean

@@ -143,16 +143,8 @@ class MultiModel(MultiTaskTraining, GeneratingModel):
         )
         names = [task.name for task in writers]
         if body is None:
-            body = Body(
-                hidden_dim,
-                names,
-                conv_block,
-                attention_block,
-                moe,
-                num_encoder_blocks,
-                num_mixer_blocks,
-                num_decoder_blocks,
-            )
+            sizes = (num_encoder_blocks, num_mixer_blocks, num_decoder_blocks)
+            body = Body(hidden_dim, names, conv_block, attention_block, moe, *sizes)
         elif body.hidden_dim != hidden_dim:
             raise ValueError(
                 "`body` must have the model's `hidden_dim`. "
@@ -166,10 +158,9 @@ class MultiModel(MultiTaskTraining, GeneratingModel):
             **graph.classify([task for task in tasks if not task.autoregressive], encoded),
             **graph.decode(writers, decoder_groups, body, filled, encoded),
         }
-        outputs = {
-            task.name: UnpadEmptyBatch()(outputs[task.name], inputs[task.name]["inputs"])
-            for task in tasks
-        }
+        # In the order of the tasks, in which the logs list them.
+        names = [task.name for task in tasks]
+        outputs = {n: UnpadEmptyBatch()(outputs[n], inputs[n]["inputs"]) for n in names}
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         # Keras tracks and saves only the layers of the graph: tasks, body and generators are not
         # layers, so that nothing in them is saved a second time.
@@ -177,7 +168,7 @@ class MultiModel(MultiTaskTraining, GeneratingModel):
         self._body = body
         self._groups = {"encoder_groups": encoder_groups, "decoder_groups": decoder_groups}
         self._generators = {}
-        self.task_weighting = None
+        self.task_weighting = None  # `compile` makes it
 
     @classmethod
     def from_variant(cls, variant: str, tasks: Sequence[Task], **overrides: Any) -> "MultiModel":
@@ -204,10 +195,9 @@ class MultiModel(MultiTaskTraining, GeneratingModel):
             "conv_block": ConvBlock(v.hidden_dim, dropout=v.dropout),
             "attention_block": AttentionBlock(v.hidden_dim, v.num_heads),
             "moe": MoELayer(v.hidden_dim, v.num_experts, v.top_k, v.intermediate_dim),
-            "num_encoder_blocks": v.num_encoder_blocks,
-            "num_mixer_blocks": v.num_mixer_blocks,
-            "num_decoder_blocks": v.num_decoder_blocks,
         }
+        sizes = ("num_encoder_blocks", "num_mixer_blocks", "num_decoder_blocks")
+        arguments.update({name: getattr(v, name) for name in sizes})
         return cls(tasks, **{**arguments, **overrides})
 
     @property
@@ -240,11 +230,9 @@ class MultiModel(MultiTaskTraining, GeneratingModel):
         Args:
             clone: function from a layer to its copy, which gives one copy of each layer.
         """
-        tasks = []
-        for task in self._tasks.values():
-            copied = copy.copy(task)
-            copied.inputs, copied.targets = clone(task.inputs), clone(task.targets)
-            tasks.append(copied)
+        tasks = [copy.copy(task) for task in self._tasks.values()]
+        for task in tasks:
+            task.inputs, task.targets = clone(task.inputs), clone(task.targets)
         return {
             "tasks": tasks,
             "hidden_dim": self.body.hidden_dim,
@@ -262,11 +250,12 @@ class MultiModel(MultiTaskTraining, GeneratingModel):
     def get_config(self):
         tasks = list(self._tasks.values())
         modalities = unique_modalities(tasks)
+        serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
             "trainable": self.trainable,
-            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
-            "modalities": [keras.saving.serialize_keras_object(net) for net in modalities],
+            "dtype": serialize(self.dtype_policy),
+            "modalities": [*map(serialize, modalities)],
             "tasks": [task.get_config(modalities) for task in tasks],
             **self.body.get_config(),
             **self._plain_groups(),

@@ -47,6 +47,7 @@ class Task:
         loss: keras.losses.Loss | None = None,
         metrics: list | None = None,
     ):
+        # Names become keys of dicts, names of layers, and parts of the names of logs.
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(f"`name` must be a valid Python identifier. Received: name={name!r}")
         if name == "val" or name.startswith("val_"):
@@ -90,9 +91,15 @@ class Task:
         return self.targets.autoregressive
 
     @property
+    def input_nets(self) -> dict[str, ModalityNet]:
+        """The keys of the task's dict of inputs, each with the net that reads it."""
+        nets = {"inputs": self.inputs}
+        return {**nets, "targets": self.targets} if self.autoregressive else nets
+
+    @property
     def input_names(self) -> tuple[str, ...]:
         """Keys of the task's dict of inputs."""
-        return ("inputs", "targets") if self.autoregressive else ("inputs",)
+        return tuple(self.input_nets)
 
     def loss(self) -> keras.losses.Loss:
         """Returns the task's loss."""
@@ -104,20 +111,23 @@ class Task:
         """Returns the task's metrics: new ones at each call, unless they were given."""
         if self._metrics is not None:
             return list(self._metrics)
+        # Metrics have a state: two models of one task must not share them.
         mask_id = self._mask_id()
         metrics = [TokenAccuracy(mask_id=mask_id), LogPerplexity(mask_id=mask_id)]
         return metrics if self.autoregressive else [*metrics, TopKAccuracy(5)]
 
     def _mask_id(self) -> int | None:
+        # Id 0 is padding, class 0 is a class.
         return 0 if self.autoregressive else None
 
     def get_config(self, modalities: list[ModalityNet]) -> dict:
         """Returns the config, where a modality net is its index in `modalities`."""
         serialize = keras.saving.serialize_keras_object
+        places = [id(net) for net in modalities]  # a user's net may define `==` as it likes
         return {
             "name": self.name,
-            "inputs": _place(modalities, self.inputs),
-            "targets": _place(modalities, self.targets),
+            "inputs": places.index(id(self.inputs)),
+            "targets": places.index(id(self.targets)),
             "weight": self.weight,
             "max_input_length": self.max_input_length,
             "max_target_length": self.max_target_length,
@@ -131,6 +141,7 @@ class Task:
         config = dict(config)
         for key in ("inputs", "targets"):
             config[key] = modalities[config[key]]
+        # None stays None: the defaults are made anew.
         for key in ("loss", "metrics"):
             config[key] = keras.saving.deserialize_keras_object(config[key])
         return cls(**config)
@@ -138,12 +149,5 @@ class Task:
 
 def unique_modalities(tasks: list[Task]) -> list[ModalityNet]:
     """Returns the modality nets of `tasks`, each once, in the order of their first use."""
-    found: list[ModalityNet] = []
-    for net in (net for task in tasks for net in (task.inputs, task.targets)):
-        if not any(net is other for other in found):
-            found.append(net)
-    return found
-
-
-def _place(modalities, net) -> int:
-    return next(i for i, other in enumerate(modalities) if other is net)
+    nets = [net for task in tasks for net in (task.inputs, task.targets)]
+    return list({id(net): net for net in nets}.values())

@@ -23,6 +23,7 @@ def clone(template: keras.layers.Layer, name: str, causal: bool = False) -> kera
         The layer, not built.
     """
     config: dict[str, Any] = _without_shared_ids({**template.get_config(), "name": name})
+    # One template serves encoder and decoder, and only the latter must not look ahead.
     if causal and "padding" in config:
         config["padding"] = "causal"
     if causal and "causal" in config:
@@ -41,7 +42,7 @@ def _without_shared_ids(config):
         items = config.items()
         return {key: _without_shared_ids(v) for key, v in items if key != "shared_object_id"}
     if isinstance(config, list | tuple):
-        return type(config)(_without_shared_ids(value) for value in config)
+        return type(config)(map(_without_shared_ids, config))
     return config
 
 
@@ -75,9 +76,8 @@ def check_template(argument: str, template: Any, hidden_dim: int, causal: bool) 
             f"`{argument}` must be clonable from its config, which needs all of its arguments. "
             f"Received: {argument}={template!r}, which raised {type(error).__name__}: {error}"
         ) from error
-    if {id(layer) for layer in _keras_compat.all_layers(template)} & {
-        id(layer) for layer in _keras_compat.all_layers(probe)
-    }:
+    own, cloned = ({*map(id, _keras_compat.all_layers(layer))} for layer in (template, probe))
+    if own & cloned:
         raise ValueError(
             f"`{argument}` must be clonable from its config, which must hold serialized layers and "
             f"not the layers themselves: use `keras.saving.serialize_keras_object` in `get_config`."
@@ -89,6 +89,7 @@ def check_template(argument: str, template: Any, hidden_dim: int, causal: bool) 
 
 
 def _check_shape(argument, probe, hidden_dim):
+    # Batch and length differ, so that a block that exchanges them is found.
     sequence = keras.KerasTensor((2, 7, hidden_dim), dtype="float32")
     mask = keras.KerasTensor((2, 7), dtype="bool")
     try:
@@ -113,14 +114,14 @@ def _check_causality(argument, probe, hidden_dim):
     changed[:, -1] += 1.0
     mask = np.ones((1, 6), "bool")
     before, after = (
+        # In float32, since NumPy cannot subtract bfloat16. The source is the same in both calls:
+        # every output may depend on all of it.
         ops.convert_to_numpy(
-            call_block(
-                probe, ops.convert_to_tensor(v), False, mask=mask, source=x, source_mask=mask
-            )
-        )
-        for v in (x, changed)
+            call_block(probe, v, False, mask=mask, source=x, source_mask=mask)
+        ).astype("float32")[:, :-1]
+        for v in map(ops.convert_to_tensor, (x, changed))
     )
-    leak = np.abs(before[:, :-1].astype("float32") - after[:, :-1].astype("float32")).max()
+    leak = np.abs(before - after).max()
     if leak > 1e-4:
         raise ValueError(
             f"`{argument}` must be causal in the decoder: no output may depend on a later input. "

@@ -5,7 +5,7 @@ import contextlib
 import inspect
 import itertools
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import keras
@@ -65,9 +65,11 @@ def check_log_keys(metrics: dict[str, Any]) -> None:
     owners = collections.defaultdict(list)
     for task, given in metrics.items():
         given = given if isinstance(given, list | tuple) else [given]
-        names = {name for name in map(_metric_name, given) if name} | {"loss", "weight"}
+        # `<task>_loss`, and with a task weighting `<task>_weight`, are keys too.
+        names = {getattr(metric, "name", metric) for metric in given} | {"loss", "weight"}
         for name in names:
-            owners[f"{task}_{name}"].append(task)
+            if isinstance(name, str):  # Keras names the other forms, such as functions, later
+                owners[f"{task}_{name}"].append(task)
     shared = {key: tasks for key, tasks in owners.items() if len(tasks) > 1}
     if shared:
         key, tasks = next(iter(shared.items()))
@@ -75,34 +77,6 @@ def check_log_keys(metrics: dict[str, Any]) -> None:
             f"`tasks` must have names that differ in the logs, where `<task>_<metric>` is a key. "
             f"Received: tasks {tasks}, which both log {key!r}"
         )
-
-
-def _metric_name(metric):
-    return metric if isinstance(metric, str) else getattr(metric, "name", None)
-
-
-def check_groups(
-    argument: str, groups: Sequence[Sequence[str]], names: list[str]
-) -> list[list[str]]:
-    """Checks groups of tasks.
-
-    Args:
-        argument: their name, for messages.
-        groups: lists of names.
-        names: the names to distribute.
-
-    Returns:
-        The groups as lists.
-
-    Raises:
-        ValueError: the groups do not hold each of `names` exactly once.
-    """
-    groups = [list(group) for group in groups]
-    if sorted(itertools.chain(*groups)) != sorted(names) or not all(groups):
-        raise ValueError(
-            f"`{argument}` must hold each of {names} exactly once. Received: {argument}={groups}"
-        )
-    return groups
 
 
 def check_inputs(tasks: dict[str, Task], x: Any) -> None:
@@ -117,10 +91,9 @@ def check_inputs(tasks: dict[str, Task], x: Any) -> None:
     """
     _check_keys("x", x, tasks)
     for name, task in tasks.items():
-        _check_keys(f"x[{name!r}]", x[name], task.input_names)
-        nets = {"inputs": task.inputs, "targets": task.targets}
-        for key in task.input_names:
-            _check_array(f"x[{name!r}][{key!r}]", x[name][key], nets[key])
+        _check_keys(f"x[{name!r}]", x[name], task.input_nets)
+    for part in _parts(tasks, x):
+        _check_array(*part)
 
 
 def check_targets(tasks: dict[str, Task], y: Any, any_form: Collection[str] = ()) -> None:
@@ -183,6 +156,7 @@ def check_data(tasks: dict[str, Task], x: Any, y: Any = None, argument: str = "x
     if hasattr(x, "element_spec"):
         return _checked_dataset(tasks, x, argument, targets=True)
     if isinstance(x, dict):
+        # All of it, since it is in memory: a bad id of the last batch would cost an epoch.
         _check_batch(tasks, (x, y), targets=True)
         _check_examples(argument, x, y)
         check_values(tasks, x, y)
@@ -265,6 +239,7 @@ def _checked_dataset(tasks, dataset, argument, targets):
 
 
 def _assert_values(tf, argument, value, net):
+    # Runs in the graph of the data set: `value_errors` finds the messages again.
     size = net.num_ids
     if size is not None:
         ids = tf.cast(tf.reshape(value, [-1]), "int64")
@@ -281,9 +256,8 @@ def _assert_values(tf, argument, value, net):
 def _parts(tasks, x, y=None):
     """Yields name for messages, value and modality net of everything in a batch."""
     for name, task in tasks.items():
-        nets = {"inputs": task.inputs, "targets": task.targets}
-        for key in task.input_names:
-            yield f"x[{name!r}][{key!r}]", x[name][key], nets[key]
+        for key, net in task.input_nets.items():
+            yield f"x[{name!r}][{key!r}]", x[name][key], net
         if y is not None:
             yield f"y[{name!r}]", y[name], task.targets
 
@@ -298,11 +272,7 @@ def _shape_message(argument, net):
 
 
 def _check_examples(argument, x, y):
-    sizes = {}
-    for name, arrays in [*x.items(), *y.items()]:
-        for array in arrays.values() if isinstance(arrays, dict) else [arrays]:
-            sizes[name] = len(array)
-    empty = [name for name, size in sizes.items() if size == 0]
+    empty = [name for name in x if 0 in map(len, keras.tree.flatten((x[name], y[name])))]
     if empty:
         raise ValueError(
             f"`{argument}` must hold examples of every task. Received: none of {empty}"
@@ -318,9 +288,8 @@ def _check_batch(tasks, batch, targets):
 
 def _check_keys(argument, value, expected):
     if not isinstance(value, dict):
-        received = "None" if value is None else type(value).__name__
         raise ValueError(
-            f"`{argument}` must be a dict with the keys {list(expected)}. Received: {received}"
+            f"`{argument}` must be a dict with the keys {list(expected)}. Received: {_kind(value)}"
         )
     missing = [key for key in expected if key not in value]
     unknown = [key for key in value if key not in expected]
@@ -334,9 +303,9 @@ def _check_keys(argument, value, expected):
 def _check_array(argument, value, net):
     shape = getattr(value, "shape", None)
     if shape is None:
-        received = "None" if value is None else type(value).__name__
-        raise ValueError(f"`{argument}` must be an array. Received: {received}")
-    dtype = _dtype_name(value)
+        raise ValueError(f"`{argument}` must be an array. Received: {_kind(value)}")
+    dtype = getattr(value.dtype, "name", None) or str(value.dtype).removeprefix("torch.")
+    # Rows of different lengths are a ragged tensor in TensorFlow, and objects in NumPy.
     if hasattr(value, "ragged_rank") or dtype == "object":
         raise ValueError(
             f"`{argument}` must be an array of rows of one length, shorter ones padded with zeros. "
@@ -351,10 +320,9 @@ def _check_array(argument, value, net):
         raise ValueError(f"{_shape_message(argument, net)}{shape}")
     if net.example_dtype.startswith("int") and not dtype.lstrip("u").startswith("int"):
         raise ValueError(f"`{argument}` must be of an integer dtype. Received: dtype={dtype}")
-    if not dtype.lstrip("ub").startswith(("int", "float", "bfloat", "float")):
+    if not dtype.lstrip("ub").startswith(("int", "float")):  # unsigned, bfloat16; not bool
         raise ValueError(f"`{argument}` must be of a numeric dtype. Received: dtype={dtype}")
 
 
-def _dtype_name(value) -> str:
-    dtype = value.dtype
-    return getattr(dtype, "name", None) or str(dtype).removeprefix("torch.")
+def _kind(value):
+    return "None" if value is None else type(value).__name__

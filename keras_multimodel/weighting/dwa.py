@@ -56,15 +56,16 @@ class DWA(TaskWeighting):
         active = is_active(losses)
         self.loss_sums.assign(self.loss_sums + ops.where(active, losses, 0.0))
         self.loss_counts.assign(self.loss_counts + ops.cast(active, "float32"))
-        last, before = (ops.convert_to_tensor(v) for v in (self.last_means, self.means_before))
+        last, before = map(ops.convert_to_tensor, (self.last_means, self.means_before))
         known = ops.not_equal(before, 0)
+        # The inner `where` keeps a division by 0 out, whose NaN some backends let through.
         ratios = ops.where(known, last / ops.where(known, before, 1.0), 1.0)
         shares = ops.softmax(ratios / self.temperature)
         return ops.multiply(self.task_weights, shares) * len(self.task_names)
 
     def end_epoch(self):
         state = (self.loss_sums, self.loss_counts, self.last_means, self.means_before)
-        sums, counts, last, before = (ops.convert_to_tensor(variable) for variable in state)
+        sums, counts, last, before = map(ops.convert_to_tensor, state)
         # A second call in a row, or an epoch without a task, must not shift that task's means.
         counted = counts > 0
         means = sums / ops.maximum(counts, 1.0)

@@ -98,12 +98,14 @@ class GradNorm(TaskWeighting):
 
     def _moved(self, losses, slopes, active):
         """Returns `w` after a step, given the norms of the gradients without `w`."""
-        share = ops.cast(active, "float32") / ops.maximum(ops.sum(ops.cast(active, "float32")), 1.0)
+        counted = ops.cast(active, "float32")
+        share = counted / ops.maximum(ops.sum(counted), 1.0)  # a mean over active tasks
         norms = self.loss_weights * slopes
         rates = ops.maximum(ops.divide_no_nan(losses, self.first_losses), 0.0)
         rates = ops.where(active, rates, 0.0)
         relative = ops.divide_no_nan(rates, ops.sum(rates * share))
         targets = ops.sum(norms * share) * relative**self.alpha
+        # |G - target| has the slope sign(G - target) times dG/dw, the norm without `w`.
         moved = self.loss_weights - self.learning_rate * ops.sign(norms - targets) * slopes
         moved = ops.maximum(moved, self.SMALLEST)
         scale = ops.divide_no_nan(ops.sum(self.loss_weights * share), ops.sum(moved * share))

@@ -58,9 +58,7 @@ def gradient_step(model: keras.Model, measured: list, data: tuple) -> dict:
     weighting.record(factors)
     joint = tape.gradient([parts, added], weights, output_gradients=[scale * factors, scale])
     del tape
-    apply_gradients(model.optimizer, joint, weights)
-    _track_loss(model, tf.reduce_sum(factors * parts) + added, x)
-    return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+    return _finish_step(model, data, y_pred, tf.reduce_sum(factors * parts) + added, joint)
 
 
 def clips_on_replicas(optimizer: keras.optimizers.Optimizer) -> bool:
@@ -89,14 +87,12 @@ def clipped_step(model: keras.Model, data: tuple) -> dict:
     import tensorflow as tf
 
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    weights = model.trainable_weights
     with tf.GradientTape() as tape:
         y_pred = model(x, training=True)
         loss = model.compute_loss(x, y, y_pred, sample_weight, training=True)
         scaled = model.optimizer.scale_loss(loss)
-    _track_loss(model, loss, x)
-    apply_gradients(model.optimizer, tape.gradient(scaled, weights), weights)
-    return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+    gradients = tape.gradient(scaled, model.trainable_weights)
+    return _finish_step(model, data, y_pred, loss, gradients)
 
 
 def apply_gradients(optimizer: keras.optimizers.Optimizer, gradients: list, weights: list) -> None:
@@ -132,12 +128,15 @@ def _clipped_shares(optimizer, gradients):
     return shares
 
 
-def _track_loss(model, loss, x):
-    """Updates the metric `loss` with this replica's part of it."""
+def _finish_step(model, data, y_pred, loss, gradients):
+    """Applies gradients, updates the metric `loss` with this replica's part, returns the logs."""
     import tensorflow as tf
 
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     rows = tf.shape(keras.tree.flatten(x)[0])[0]
     _keras_compat.loss_tracker(model).update_state(loss * num_replicas(), sample_weight=rows)
+    apply_gradients(model.optimizer, gradients, model.trainable_weights)
+    return model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
 
 def dot_products(gradients: list[list]) -> Tensor:

@@ -67,13 +67,15 @@ def make_weighting(
                 "`loss_weights` must hold numbers that are not negative if `task_weighting` is "
                 f"given. Received: loss_weights[{name!r}]={weight!r}"
             )
-    weighed = {name: float(weights[name]) for name in losses if losses[name] is not None}
-    weighed = {name: weight for name, weight in weighed.items() if weight > 0}
+    # A factor of 0 stays 0 whatever a method learns, so that it would learn from nothing.
+    names = [name for name, loss in losses.items() if loss is not None and weights[name] > 0]
+    weighed = {name: float(weights[name]) for name in names}
     if not weighed:
         raise ValueError(
             "`loss_weights` must be positive for at least one task that has a loss if "
             f"`task_weighting` is given. Received: loss_weights={weights}"
         )
+    # A clone, since one template may serve several models, each with a state of its own.
     weighting = type(template).from_config(template.get_config())
     weighting.check_model(model)
     with strategy_scope(model):
@@ -108,6 +110,7 @@ def task_losses(
         weight = sample_weight[name] if isinstance(sample_weight, dict) else sample_weight
         value = ops.cast(loss(y[name], y_pred[name], weight), "float32")
         if tracker is not None:
+            # The shares of replicas add up, and the tracker takes their mean.
             rows = y_pred[name].shape[0]
             tracker.update_state(ops.stop_gradient(value) * num_replicas(), sample_weight=rows)
         losses[name] = value

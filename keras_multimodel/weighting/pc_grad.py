@@ -102,6 +102,8 @@ def project(products: Tensor, order: Tensor):
     identity = ops.eye(size)
     squares = ops.diagonal(products)
     result = identity
+    # K steps for all gradients at once. Each is a sum of the K that came in, so that coefficients
+    # and dot products tell all: no gradient of the size of the model is projected.
     for visit in range(size):
         other = ops.one_hot(order[:, visit], size)
         along = ops.sum(ops.matmul(result, products) * other, axis=1)

@@ -49,6 +49,7 @@ class TaskWeighting(keras.layers.Layer):
             weights: `Task.weight` of every task that is weighed, all positive.
         """
         self.task_names = tuple(weights)
+        # No variable: `Task.weight` never changes.
         self.task_weights = np.array(list(weights.values()), "float32")
         self.last_factors = self._add_state(
             "last_factors", keras.initializers.Constant(self.task_weights)

@@ -45,5 +45,6 @@ class Uncertainty(TaskWeighting):
         return ops.multiply(self.task_weights, ops.exp(-self.log_variances))
 
     def penalty(self, losses: Tensor):
+        # Without rows there is no loss to weigh against, and `s` would only fall.
         terms = ops.multiply(self.task_weights, self.log_variances) / 2
         return ops.sum(ops.where(is_active(losses), terms, 0.0))

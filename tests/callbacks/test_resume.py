@@ -138,7 +138,7 @@ def uncut(model, tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("error:Your input ran out of data")
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     mode=st.sampled_from(sorted(MODES)),
     cuts=st.lists(st.integers(1, 9), min_size=1, max_size=2),
@@ -148,7 +148,7 @@ def test_a_run_cut_at_any_step_ends_as_the_uncut_run(
     model, uncut, tmp_path_factory, mode, cuts, save_freq
 ):
     path = tmp_path_factory.mktemp("cut")
-    # What runs before the first save begins with the first values, which a seed would give.
+    # What runs before the first save starts with the first values, which a seed would give.
     saved = False
     for number, cut in enumerate([*cuts, None]):
         result = train(fresh(model, number if saved else 0), path, mode, cut, save_freq)

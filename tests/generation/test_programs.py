@@ -1,6 +1,7 @@
 """What compiled programs keep, and what they read anew."""
 
 import concurrent.futures
+import functools
 import gc
 import threading
 import warnings
@@ -15,7 +16,7 @@ from keras_nlp import samplers as keras_nlp_samplers
 from keras_multimodel.generation import Constraint, caches, generate
 from keras_multimodel.generation.loop import SamplingLoop
 from keras_multimodel.layers import ConvBlock, TextModality
-from keras_multimodel.ops import cpu_speed
+from keras_multimodel.ops import compiled as programs
 from tests.generation.writers import INPUTS, NoEnd, build, build_ids
 from tests.models.small_models import HIDDEN_DIM, set_weights
 
@@ -80,11 +81,16 @@ def test_a_constraint_is_never_taken_for_an_earlier_one(monkeypatch):
         gc.collect()  # the next constraint may lie where this one did
 
 
+@functools.cache
+def in_graph(sampler):
+    return written(build_ids(), sampler=sampler, seed=1)
+
+
 @pytest.mark.parametrize("sampler", ["greedy", "top_p", "beam"])
 def test_xla_writes_what_a_graph_writes(sampler, monkeypatch):
-    in_graph = written(build_ids(), sampler=sampler, seed=1)
-    monkeypatch.setattr(cpu_speed, "_XLA_FROM", 1)
-    assert written(build_ids(), sampler=sampler, seed=1) == in_graph
+    expected = in_graph(sampler)
+    monkeypatch.setattr(programs, "_XLA_FROM", 1)
+    assert written(build_ids(), sampler=sampler, seed=1) == expected
 
 
 class NotForXla(Only):
@@ -96,7 +102,7 @@ class NotForXla(Only):
 
 
 def test_what_xla_cannot_compile_runs_without(monkeypatch):
-    monkeypatch.setattr(cpu_speed, "_XLA_FROM", 1)
+    monkeypatch.setattr(programs, "_XLA_FROM", 1)
     model, constraint = build_ids(), NotForXla(5)
     for _ in range(2):
         assert written(model, max_length=2, constraint=constraint) == [[5, 5]] * 3
@@ -105,15 +111,21 @@ def test_what_xla_cannot_compile_runs_without(monkeypatch):
     assert model._generator("copy").traces == traces
 
 
+@functools.cache
+def without_cache(sampler):
+    """Returns arguments for outputs of 20 ids, and these as they are written without a cache."""
+    arguments = {"sampler": sampler, "seed": 1, "max_length": 20, "constraint": NoEnd()}
+    return arguments, written(build_ids(), use_cache=False, **arguments)
+
+
 @pytest.mark.parametrize("sampler", ["greedy", "random", "beam"])
 @pytest.mark.parametrize("xla_from", [1, 64])
 def test_a_long_cache_writes_the_same(sampler, xla_from, monkeypatch):
-    arguments = {"sampler": sampler, "seed": 1, "max_length": 20, "constraint": NoEnd()}
-    recomputed = written(build_ids(), use_cache=False, **arguments)
+    arguments, recomputed = without_cache(sampler)
     assert len(recomputed[0]) == 20
-    monkeypatch.setattr(cpu_speed, "_XLA_FROM", xla_from)
-    monkeypatch.setattr(cpu_speed, "_CHUNK", 4)
-    monkeypatch.setattr(cpu_speed, "_cores", lambda: 2)
+    monkeypatch.setattr(programs, "_XLA_FROM", xla_from)
+    monkeypatch.setattr(programs, "_CHUNK", 4)
+    monkeypatch.setattr(programs, "_cores", lambda: 2)
     model = build_ids()
     assert written(model, **arguments) == recomputed
     traces = model._generator("copy").traces
@@ -127,13 +139,13 @@ def test_a_long_cache_writes_the_same(sampler, xla_from, monkeypatch):
 @pytest.mark.parametrize("sampler", ["greedy", "random", "beam"])
 def test_a_batch_in_threads_writes_the_same(sampler, monkeypatch):
     """Three inputs are written as 2 and 1, in buckets of 2 rows and of 1."""
-    whole = written(build_ids(), sampler=sampler, seed=1)
-    monkeypatch.setattr(cpu_speed, "_XLA_FROM", 1)
-    monkeypatch.setattr(cpu_speed, "_MIN_ROWS", 1)
-    monkeypatch.setattr(cpu_speed, "_cores", lambda: 2)
+    whole = in_graph(sampler)
+    monkeypatch.setattr(programs, "_XLA_FROM", 1)
+    monkeypatch.setattr(programs, "_MIN_ROWS", 1)
+    monkeypatch.setattr(programs, "_cores", lambda: 2)
     pools = []
     monkeypatch.setattr(
-        cpu_speed,
+        programs,
         "ThreadPoolExecutor",
         lambda n: pools.append(n) or concurrent.futures.ThreadPoolExecutor(n),
     )

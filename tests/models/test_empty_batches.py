@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_multimodel.layers import MoELayer
 from tests.models.small_models import HIDDEN_DIM, build, make_batch, make_tasks
 
-NETS = {  # the task's own layers, by the begin of the paths of their weights
+NETS = {  # the task's own layers, by the start of the paths of their weights
     "copy": {"text", "copy_command"},
     "shorten": {"text", "other", "shorten_command"},
     "digits": {"image", "digit"},

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from tests.models.small_models import build, make_batch, make_tasks
+from tests.models.bad_batches import BAD, BAD_TARGETS, change, good, put
+from tests.models.small_models import build, make_tasks
 
 
 class Steps(keras.callbacks.Callback):
@@ -19,14 +20,10 @@ class Steps(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.count += 1
 
-    def on_test_begin(self, logs=None):
-        self.count += 1
-
     def on_train_batch_end(self, batch, logs=None):
         self.batches += 1
 
-    def on_test_batch_end(self, batch, logs=None):
-        self.batches += 1
+    on_test_begin, on_test_batch_end = on_train_begin, on_train_batch_end
 
 
 @pytest.fixture(scope="module")
@@ -36,137 +33,6 @@ def model():
     return model
 
 
-def good():
-    return make_batch(make_tasks("copy", "digits"), (5, 3))
-
-
-def change(path, value):
-    """Returns a good batch in which one entry is another, or gone."""
-    x, y = good()
-    holder = {"x": x, "y": y}
-    for key in path[:-1]:
-        holder = holder[key]
-    if value is None:
-        del holder[path[-1]]
-    else:
-        holder[path[-1]] = value(holder.get(path[-1])) if callable(value) else value
-    return x, y
-
-
-def put(position, value):
-    def changed(array):
-        array = array.copy()
-        array[position] = value
-        return array
-
-    return changed
-
-
-BAD = {
-    "no task": (("x", "digits"), None, "`x` must have the keys", "missing: ['digits']"),
-    "unknown task": (("x", "other"), {}, "`x` must have the keys", "unknown: ['other']"),
-    "no targets of the decoder": (
-        ("x", "copy", "targets"),
-        None,
-        "`x['copy']` must have the keys",
-        "missing: ['targets']",
-    ),
-    "targets to a task without": (
-        ("x", "digits", "targets"),
-        np.zeros(2, "int32"),
-        "`x['digits']` must have the keys ['inputs']",
-        "unknown: ['targets']",
-    ),
-    "no dict": (
-        ("x", "copy"),
-        np.zeros((2, 3), "int32"),
-        "`x['copy']` must be a dict",
-        "Received: ",
-    ),
-    "rank": (
-        ("x", "copy", "inputs"),
-        lambda a: a[..., None],
-        "`x['copy']['inputs']` must be of shape",
-        "shape=(2, 5, 1)",
-    ),
-    "dtype": (
-        ("x", "copy", "inputs"),
-        lambda a: a.astype("float32"),
-        "`x['copy']['inputs']` must be of an integer dtype",
-        "dtype=float32",
-    ),
-    "strings": (
-        ("x", "digits", "inputs"),
-        lambda a: a.astype(str),
-        "`x['digits']['inputs']` must be of a numeric dtype",
-        "dtype=str",
-    ),
-    "size of an image": (
-        ("x", "digits", "inputs"),
-        lambda a: a[:, :5],
-        "`x['digits']['inputs']` must be of shape ('batch', 8, 8, 1)",
-        "shape=(2, 5, 8, 1)",
-    ),
-    "no position": (
-        ("x", "copy", "inputs"),
-        lambda a: a[:, :0],
-        "`x['copy']['inputs']` must be of shape",
-        "shape=(2, 0)",
-    ),
-    "ragged": (
-        ("x", "copy", "inputs"),
-        np.array([[3, 1], [1]], "object"),
-        "`x['copy']['inputs']` must be an array of rows of one length",
-        "Received: rows of different lengths",
-    ),
-    "id too high": (
-        ("x", "copy", "inputs"),
-        put((0, 1), 11),
-        "`x['copy']['inputs']` must hold ids from 0 to 10",
-        "Received: 11",
-    ),
-    "id too low": (
-        ("x", "copy", "targets"),
-        put((1, 0), -1),
-        "`x['copy']['targets']` must hold ids from 0 to 10",
-        "Received: -1",
-    ),
-}
-BAD_TARGETS = {
-    "no targets of a task": (("y", "digits"), None, "`y` must have", "missing: ['digits']"),
-    "unknown targets": (
-        ("y", "other"),
-        np.zeros(2, "int32"),
-        "`y` must have the keys",
-        "unknown: ['other']",
-    ),
-    "label": (("y", "digits"), put(1, 3), "`y['digits']` must hold ids from 0 to 2", "Received: 3"),
-    "target id": (
-        ("y", "copy"),
-        put((0, 0), 99),
-        "`y['copy']` must hold ids from 0 to 10",
-        "Received: 99",
-    ),
-    "dtype of targets": (
-        ("y", "digits"),
-        lambda a: a.astype("float32"),
-        "`y['digits']` must be of an integer dtype",
-        "dtype=float32",
-    ),
-    "rank of targets": (
-        ("y", "copy"),
-        lambda a: a[:, 0],
-        "`y['copy']` must be of shape",
-        "shape=(2,)",
-    ),
-    "a list": (("y", "digits"), [0, 1], "`y['digits']` must be an array", "Received: list"),
-    "ragged targets": (
-        ("y", "copy"),
-        np.array([[3, 1], [1]], "object"),
-        "`y['copy']` must be an array of rows of one length",
-        "Received: rows of different lengths",
-    ),
-}
 FIT = {**BAD, **BAD_TARGETS}
 VALUES = ("id too high", "id too low", "label", "target id")
 
@@ -246,15 +112,9 @@ def test_good_data_pass(model, form):
 
 
 def test_every_batch_of_a_generator_is_seen(model):
-    class Batches(keras.callbacks.Callback):
-        count = 0
-
-        def on_train_batch_end(self, batch, logs=None):
-            self.count += 1
-
-    counter = Batches()
-    model.fit((good() for _ in range(3)), verbose=0, callbacks=[counter])
-    assert counter.count == 3
+    steps = Steps()
+    model.fit((good() for _ in range(3)), verbose=0, callbacks=[steps])
+    assert steps.batches == 3
 
 
 def empty_dataset():
@@ -344,7 +204,7 @@ def unknown_sizes(x, y):
 
 
 def test_no_position_is_refused_where_only_the_batch_tells(model):
-    x, y = change(("x", "copy", "inputs"), lambda a: a[:, :0])
+    x, y = change("x copy inputs", lambda a: a[:, :0])
     with refuses("`x['copy']['inputs']` must be of shape", "2 0"):
         model.fit(unknown_sizes(x, y), verbose=0)
 
@@ -367,7 +227,7 @@ def test_a_later_batch_is_checked_too(model):
 def test_predict_checks_its_inputs(model):
     import tensorflow as tf
 
-    x, _ = change(("x", "copy", "inputs"), put((0, 1), 11))
+    x, _ = change("x copy inputs", put((0, 1), 11))
     for data in (x, tf.data.Dataset.from_tensors(x)):
         with refuses("`x['copy']['inputs']` must hold ids from 0 to 10", "Received: 11"):
             model.predict(data, verbose=0)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_multimodel.ops import cpu_speed
+from keras_multimodel.ops import compiled as programs
 
 
 def compiled(function):
@@ -19,17 +19,7 @@ def compiled(function):
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch):
-    monkeypatch.setattr(cpu_speed, "_cores", lambda: 2)
-
-
-@pytest.mark.parametrize("compile", [lambda function: function, compiled], ids=["plain", "xla"])
-@pytest.mark.parametrize("size", [1, 2, 7, 8, 40])
-def test_argmax_equals_numpy(compile, size):
-    x = np.random.default_rng(size).integers(-3, 4, (3, size)).astype("float32")
-    x[x == -3] = -np.inf  # equal entries, and some that no constraint allows
-    x[:, size // 2] = 1.0
-    y = compile(cpu_speed.argmax)(ops.convert_to_tensor(x))
-    np.testing.assert_array_equal(ops.convert_to_numpy(y), x.argmax(axis=-1))
+    monkeypatch.setattr(programs, "_cores", lambda: 2)
 
 
 def softmax_attention(queries, keys, values, count):
@@ -51,16 +41,16 @@ def test_attention_in_chunks_equals_a_softmax_over_what_is_written(data, length)
     expected = softmax_attention(queries, keys, values, index + 1)
     for compile in (compiled, lambda function: function):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cpu_speed, "_CHUNK", 4)
+            patch.setattr(programs, "_CHUNK", 4)
             arguments = (ops.convert_to_tensor(x) for x in (queries, keys, values))
-            y = compile(cpu_speed.attend_to_prefix)(*arguments, ops.convert_to_tensor(index))
+            y = compile(programs.attend_to_prefix)(*arguments, ops.convert_to_tensor(index))
         np.testing.assert_allclose(ops.convert_to_numpy(y), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("count, cores, rows", [(16, 2, 8), (20, 2, 10), (15, 2, 15), (64, 5, 13)])
 def test_how_a_batch_is_split(count, cores, rows, monkeypatch):
-    monkeypatch.setattr(cpu_speed, "_cores", lambda: cores)
-    assert cpu_speed.rows_per_thread(count) == rows
+    monkeypatch.setattr(programs, "_cores", lambda: cores)
+    assert programs.rows_per_thread(count) == rows
 
 
 def test_an_error_of_a_thread_is_raised():
@@ -70,5 +60,5 @@ def test_an_error_of_a_thread_is_raised():
         raise ValueError("in a thread")
 
     with pytest.raises(ValueError, match="in a thread"):
-        cpu_speed.side_by_side([lambda: done.append(1), fail])
+        programs.in_threads(lambda call: call(), [lambda: done.append(1), fail])
     assert done == [1]
