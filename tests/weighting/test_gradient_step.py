@@ -64,7 +64,7 @@ def test_pc_grad_steps_along_the_projected_sum(start):
     (a, b, added), _ = start
     model = make_model(make_experts(), b=3.0)
     before = flat(model)
-    logs = train(model, PCGrad(), learning_rate=1.0)
+    logs = train(model, PCGrad(), learning_rate=1.0, run_eagerly=False)
     dot = a @ b
     expected = a - dot / (b @ b) * b + 3 * (b - dot / (a @ a) * a) + added
     np.testing.assert_allclose(before - flat(model), expected, rtol=1e-3, atol=1e-4)
@@ -76,7 +76,8 @@ def test_grad_norm_steps_along_the_weighted_sum_and_moves_the_weights(start):
     (a, b, added), _ = start
     model = make_model(make_experts())
     before = flat(model)
-    train(model, GradNorm(alpha=0.0, learning_rate=1e-3), learning_rate=1.0)
+    weighting = GradNorm(alpha=0.0, learning_rate=1e-3)
+    train(model, weighting, learning_rate=1.0, run_eagerly=False)
     np.testing.assert_allclose(before - flat(model), a + b + added, rtol=1e-3, atol=1e-4)
     w = numpy(model.task_weighting.loss_weights)
     measured = np.concatenate(
@@ -111,7 +112,7 @@ def test_the_scale_of_a_loss_changes_no_step(weighting):
     optimizers = [keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1)]
     optimizers[1] = keras.optimizers.LossScaleOptimizer(optimizers[1], initial_scale=2.0**10)
     for model, optimizer in zip((plain, scaled), optimizers):
-        model.compile(optimizer, task_weighting=weighting)
+        model.compile(optimizer, task_weighting=weighting, run_eagerly=True)
         for _ in range(2):
             model.train_on_batch(x, y)
     np.testing.assert_allclose(flat(scaled), flat(plain), rtol=1e-4, atol=1e-5)

@@ -34,9 +34,12 @@ def make_batch(rows: int = 4, rows_of_b: int | None = None) -> tuple[dict, dict]
     return x, {"a": classes, "b": 1 - classes[:rows_of_b]}
 
 
-def train(model: MultiModel, task_weighting, steps: int = 1, batch=None, learning_rate=0.1) -> dict:
+def train(
+    model: MultiModel, task_weighting, steps=1, batch=None, learning_rate=0.1, run_eagerly=True
+) -> dict:
     """Compiles the model with SGD, trains on one batch, and returns the logs of the last step."""
-    model.compile(keras.optimizers.SGD(learning_rate), task_weighting=task_weighting)
+    optimizer = keras.optimizers.SGD(learning_rate)
+    model.compile(optimizer, task_weighting=task_weighting, run_eagerly=run_eagerly)
     x, y = batch or make_batch()
     for _ in range(steps):
         model.reset_metrics()
