@@ -64,6 +64,7 @@ def test_weights_are_read_anew(tmp_path):
 
 def test_few_programs_are_kept(monkeypatch):
     monkeypatch.setattr(generate, "_MAX_PROGRAMS", 4)
+    monkeypatch.setattr(programs, "_XLA_FROM", 1000)  # which would take seconds for each length
     model = build_ids()
     first = written(model, max_length=3)
     for length in (20, 40, 70):

@@ -120,9 +120,8 @@ def test_sample_weights_and_losses_of_the_user():
     sample_weight = {"a": np.array([1.0, 0.0, 2.0, 1.0]), "b": np.ones(4)}
     logs = []
     for m, method in ((plain, None), (model, TaskWeighting())):
-        m.compile(
-            "sgd", loss={"a": "mse", "b": keras.losses.MeanSquaredError()}, task_weighting=method
-        )
+        losses = {"a": "mse", "b": keras.losses.MeanSquaredError()}
+        m.compile("sgd", loss=losses, task_weighting=method, run_eagerly=True)
         logs.append(m.train_on_batch(x, y, sample_weight=sample_weight, return_dict=True))
     for name, value in logs[0].items():
         np.testing.assert_allclose(logs[1][name], value, rtol=1e-5, err_msg=name)
