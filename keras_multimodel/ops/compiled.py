@@ -107,6 +107,19 @@ def compiles_with_xla() -> bool:
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
+def materialized(x: Tensor) -> Tensor:
+    """Has XLA write a tensor to memory, where it would compute it anew for each of its readers."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.lax.optimization_barrier(x)
+    if not compiles_with_xla():
+        return x
+    from tensorflow.compiler.tf2xla.python import xla
+
+    return xla.optimization_barrier(x)[0]
+
+
 def worth_xla(length: int) -> bool:
     """Returns whether XLA should compile a loop that writes up to `length` ids."""
     return length >= _XLA_FROM
