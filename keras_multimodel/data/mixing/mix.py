@@ -7,6 +7,15 @@ import tensorflow as tf
 
 from keras_multimodel.argument_checks import integer, positive_int
 from keras_multimodel.data.checks import check_encoded
+from keras_multimodel.data.mixing.lengths import (
+    Lengths,
+    classed_batches,
+    measure,
+    ordered_batches,
+    parse_lengths,
+    tasks_to_measure,
+    variable_axes,
+)
 from keras_multimodel.data.mixing.mixture import EpochReader, Mixture, Position
 from keras_multimodel.data.mixing.schedules.adaptive import Adaptive
 from keras_multimodel.data.mixing.schedules.schedule import Schedule, TaskDraws
@@ -29,12 +38,13 @@ def mix(
     schedule: Schedule | None = None,
     position: Position | None = None,
     token_budget: int | Mapping[str, int] | None = None,
+    lengths: Lengths = None,
 ) -> Mixture:
     """Mixes the data sets of several tasks: each step holds a share of every task, or one task.
 
     An element is `(x, y)`: `x[task]` has `"inputs"`, and `"targets"` where targets are sequences;
-    `y[task]` has the targets. Within a task, examples are padded with 0 to the longest of the step.
-    Tasks that a step does not train have no rows in it.
+    `y[task]` has the targets. Within a task, examples are padded with 0, see `lengths`. Tasks that
+    a step does not train have no rows in it.
 
     Without `steps`, an epoch of joint steps ends when every example has been seen at least once:
     after the most steps that a data set needs for one pass. Smaller data sets are repeated
@@ -68,6 +78,17 @@ def mix(
             targets together; or task name -> budget. These tasks get batches of similar length with
             as many examples as fit, instead of a fixed number, and every example of a pass once.
             One number is for all tasks with sequences.
+        lengths: what batches are padded to. `"dynamic"`: the longest example of each step, so that
+            nearly every step has shapes of its own. A number: so many length classes, chosen for
+            little padding; a step is of one class in all its tasks. A dict from tasks to the
+            lengths that their batches may have, in ascending order, for inputs and targets alike or
+            as a dict of the two; there are as many classes as in the longest list. Where the
+            backend compiles a program for each set of shapes (JAX, or TensorFlow with
+            `jit_compile=True`), the classes make the programs few: `num_shapes` of the mixture says
+            how many. By default 3 on JAX, except for infinite data sets, and `"dynamic"` elsewhere.
+            Classes read every example once at this call to learn its length, and then once per
+            class in a pass: cache what is slow to decode. With a token budget, the last batch of a
+            class is filled up from the next pass.
 
     Returns:
         A finite `tf.data.Dataset` of known cardinality.
@@ -75,8 +96,8 @@ def mix(
     Raises:
         ValueError: there is no data set, one is empty or has other elements, the arguments do
             not give each task at least one example in a step, an example is longer than the token
-            budget, a schedule or budget needs all lengths of an infinite data set, or `position` or
-            `schedule` belongs to another mixture.
+            budget or than `lengths` allows, a schedule, a budget or `lengths` needs all lengths of
+            an infinite data set, or `position` or `schedule` belongs to another mixture.
 
     Example:
 
@@ -99,16 +120,32 @@ def mix(
     steps = None if steps is None else positive_int("steps", steps)
     budgets = token_budgets(datasets, token_budget)
     fixed = [name for name in datasets if name not in budgets]
-    rows = rows_of_each_task(fixed, batch_size, shares, joint=schedule is None)
+    joint = schedule is None
+    rows = rows_of_each_task(fixed, batch_size, shares, joint)
+    num_classes, allowed = parse_lengths(lengths, list(datasets))
+    sizes = {name: _size(name, datasets[name], steps, schedule) for name in datasets}
+    buffers = {
+        # A buffer for more examples than there are buys nothing.
+        name: min(buffer_size, size or buffer_size) if shuffle else None
+        for name, size in sizes.items()
+    }
+    measured = {}
+    if num_classes is not None:
+        measured = {
+            name: measure(
+                name, datasets[name], rows.get(name, 0), budgets.get(name, 0), allowed.get(name, {})
+            )
+            for name in tasks_to_measure(datasets, lengths)
+        }
+    classed, num_shapes = classed_batches(datasets, measured, num_classes, buffers, seed, joint)
     batches = {}
     for name, dataset in datasets.items():
-        size = _size(name, dataset, steps, schedule)
-        # A buffer for more examples than there are buys nothing.
-        buffer = min(buffer_size, size or buffer_size) if shuffle else None
-        if name in budgets:
-            batches[name] = bucketed_batches(name, dataset, budgets[name], buffer)
+        if name in classed:
+            batches[name] = classed[name]
+        elif name in budgets:
+            batches[name] = bucketed_batches(name, dataset, budgets[name], buffers[name])
         else:
-            batches[name] = fixed_batches(dataset, rows[name], size, buffer, schedule is None)
+            batches[name] = fixed_batches(dataset, rows[name], sizes[name], buffers[name], joint)
     # Whole passes of joint steps end at different steps in each task, so the next epoch starts new
     # ones. Without shuffling, an epoch that continued would hold other examples each time.
     continues = shuffle and not (steps is None and schedule is None)
@@ -137,16 +174,28 @@ def mix(
     if position is None and not isinstance(schedule, Adaptive):
         # Nothing moves the position, so that every epoch is whole.
         epochs = epochs.apply(tf.data.experimental.assert_cardinality(steps))
-    return Mixture(epochs, steps)
+    static = [name for name in datasets if not variable_axes(datasets[name].element_spec)]
+    if len(static) + len(classed) < len(datasets):
+        num_shapes = None  # a task is padded to the longest of each step
+    elif joint:
+        num_shapes = max(1, num_shapes)
+    else:
+        num_shapes += len(static)
+    return Mixture(epochs, steps, num_shapes)
 
 
-def batch(dataset: tf.data.Dataset, task: str, batch_size: int) -> tf.data.Dataset:
+def batch(
+    dataset: tf.data.Dataset, task: str, batch_size: int, lengths: Lengths = None
+) -> tf.data.Dataset:
     """Batches the data set of one task for evaluation: every example once, in order.
 
     Args:
         dataset: encoded examples (see `encode`).
         task: the name of the task.
         batch_size: examples in a step; the last step may have fewer.
+        lengths: what batches are padded to, see `mix`. A batch is padded to the smallest class that
+            holds its examples. By default 1 on JAX, the longest example of all, and `"dynamic"`
+            elsewhere.
 
     Returns:
         A data set of `(x, y)` as in `mix`, with the one task.
@@ -159,8 +208,15 @@ def batch(dataset: tf.data.Dataset, task: str, batch_size: int) -> tf.data.Datas
     if not isinstance(task, str):
         raise ValueError(f"`task` must be the name of a task. Received: task={task!r}")
     _check_datasets({task: dataset})
-    batches = dataset.padded_batch(batch_size)
-    return batches.map(lambda examples: _to_model({task: examples})).prefetch(2)
+    num_classes, allowed = parse_lengths(lengths, [task], default=1)
+    if num_classes is None or not tasks_to_measure({task: dataset}, lengths):
+        batches = dataset.padded_batch(batch_size)
+        return batches.map(lambda examples: _to_model({task: examples})).prefetch(2)
+    measured = measure(task, dataset, batch_size, 0, allowed.get(task, {}))
+    batches, num_shapes = ordered_batches(dataset, measured, num_classes)
+    steps = -(-len(measured.measured) // batch_size)
+    batches = batches.map(lambda examples: _to_model({task: examples})).prefetch(2)
+    return Mixture(batches, steps, num_shapes)
 
 
 def token_budgets(

@@ -125,17 +125,20 @@ class Mixture(tf.data.Dataset):
     the rest. `assert_cardinality` would make that an error, and without a cardinality `fit` does
     not know how long its first epoch is.
 
-    `map` and `prefetch` return mixtures too. Other transformations of a mixture with a position
-    return data sets of unknown cardinality.
+    `map`, `prefetch` and `repeat` return mixtures too. Other transformations of a mixture with a
+    position return data sets of unknown cardinality.
 
     Args:
         dataset: the epochs.
-        steps: number of steps in an epoch.
+        steps: number of steps in an epoch, -1 if it has no end.
+        num_shapes: how many different shapes the steps can have, None if that is not known; also an
+            attribute. A backend that compiles for each shape makes as many programs.
     """
 
-    def __init__(self, dataset: tf.data.Dataset, steps: int):
+    def __init__(self, dataset: tf.data.Dataset, steps: int, num_shapes: int | None = None):
         self._dataset = dataset
         self._steps = steps
+        self.num_shapes = num_shapes
         super().__init__(tf.data.experimental.to_variant(dataset))
 
     def cardinality(self) -> tf.Tensor:
@@ -149,11 +152,17 @@ class Mixture(tf.data.Dataset):
 
     def map(self, *args: Any, **kwargs: Any) -> "Mixture":
         """Returns the mixture with a function applied to each step; see `tf.data.Dataset.map`."""
-        return Mixture(super().map(*args, **kwargs), self._steps)
+        return Mixture(super().map(*args, **kwargs), self._steps, self.num_shapes)
 
     def prefetch(self, *args: Any, **kwargs: Any) -> "Mixture":
         """Returns the mixture, read ahead; see `tf.data.Dataset.prefetch`."""
-        return Mixture(super().prefetch(*args, **kwargs), self._steps)
+        return Mixture(super().prefetch(*args, **kwargs), self._steps, self.num_shapes)
+
+    def repeat(self, count: int | None = None, **kwargs: Any) -> "Mixture":
+        """Returns the mixture, repeated; see `tf.data.Dataset.repeat`."""
+        endless = count is None or count < 0
+        steps = -1 if endless else self._steps * count
+        return Mixture(super().repeat(count, **kwargs), steps, self.num_shapes)
 
     def _inputs(self):
         # Abstract in `tf.data.Dataset`: the data sets whose options this one inherits.

@@ -22,11 +22,11 @@ class TaskBatches(NamedTuple):
     """How the batches of a task are made.
 
     Attributes:
-        start_at: `(pass_seed, number) -> data set`: the batches from a number on, without end.
-            `pass_seed` maps the number of a pass to the seed of its order.
+        start_at: `(pass_seed, number, order) -> data set`: the batches from a number on, without
+            end. `pass_seed` maps the number of a pass to the seed of its order.
         num_batches: batches of a pass, None if unknown.
         num_examples: examples of a pass, None if unknown.
-        rows: examples of a batch, or the budget that decides it.
+        rows: examples of a batch, or what decides it; a mixture that resumes must have the same.
         spec: of a batch.
     """
 
@@ -67,9 +67,9 @@ class TaskReader:
         options.autotune.enabled = False  # see `EpochReader.dataset`
 
         # Traced once: each start is one call of this graph with other numbers.
-        @tf.function(input_signature=[tf.TensorSpec((), "int64")] * 2, autograph=False)
-        def variant(seed, number):
-            dataset = batches.start_at(lambda index: seed + index, number)
+        @tf.function(input_signature=[tf.TensorSpec((), "int64")] * 3, autograph=False)
+        def variant(seed, number, order):
+            dataset = batches.start_at(lambda index: seed + index, number, order)
             return tf.data.experimental.to_variant(dataset.prefetch(1).with_options(options))
 
         self._variant = variant.get_concrete_function()
@@ -81,7 +81,7 @@ class TaskReader:
             self._kept = None
             return iterator
         seed = zlib.crc32(f"{self._seed} {order}".encode())
-        dataset = self._variant(tf.constant(seed, "int64"), tf.constant(number, "int64"))
+        dataset = self._variant(*(tf.constant(n, "int64") for n in (seed, number, order)))
         iterator = tf.raw_ops.AnonymousIteratorV3(**self._outputs)
         tf.raw_ops.MakeIterator(dataset=dataset, iterator=iterator)
         return iterator
@@ -109,6 +109,7 @@ def fixed_batches(
     num_examples: int | None,
     buffer_size: int | None,
     in_every_step: bool,
+    padded_shapes: Mapping[str, list[int]] | None = None,
 ) -> TaskBatches:
     """Returns batches with a fixed number of examples; they continue across the end of a pass.
 
@@ -118,17 +119,19 @@ def fixed_batches(
         num_examples: examples of the data set, None if unknown.
         buffer_size: the most examples that shuffling holds in memory, None for no shuffling.
         in_every_step: whether every step has a batch of this task, so that its size is static.
+        padded_shapes: part of an example -> its padded shape; None for that of the longest in a
+            batch.
     """
 
-    def start_at(pass_seed, number):
+    def start_at(pass_seed, number, order):
         first_pass, skipped = 0, number * rows
         if num_examples:
             first_pass, skipped = skipped // num_examples, skipped % num_examples
         examples = _endless_passes(dataset, pass_seed, first_pass, buffer_size)
-        return examples.skip(skipped).padded_batch(rows, drop_remainder=True)
+        return examples.skip(skipped).padded_batch(rows, padded_shapes, drop_remainder=True)
 
     num_batches = None if num_examples is None else math.ceil(num_examples / rows)
-    spec = dataset.padded_batch(rows, drop_remainder=in_every_step).element_spec
+    spec = dataset.padded_batch(rows, padded_shapes, drop_remainder=in_every_step).element_spec
     return TaskBatches(start_at, num_batches, num_examples, rows, spec)
 
 
@@ -189,7 +192,7 @@ def bucketed_batches(
         # The last, smaller batches of all buckets would else come together, at the end of a pass.
         return batches.shuffle(_SHUFFLED_BATCHES, seed=seed, reshuffle_each_iteration=False)
 
-    def start_at(pass_seed, number):
+    def start_at(pass_seed, number, order):
         first_pass = number // num_batches
         passes = _endless_passes(dataset, pass_seed, first_pass, buffer_size, group)
         return passes.skip(number % num_batches)
