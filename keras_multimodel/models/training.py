@@ -11,10 +11,14 @@ from keras import ops
 from keras_multimodel import _keras_compat
 from keras_multimodel.metrics import StepMean
 from keras_multimodel.models import validation as checks
+from keras_multimodel.models.compile_guard import CompileGuard
 from keras_multimodel.models.task import Task
 from keras_multimodel.weighting import joint_loss
 from keras_multimodel.weighting.gradient_step import clipped_step, clips_on_replicas
 from keras_multimodel.weighting.task_weighting import TaskWeighting
+
+
+_VALIDATION = "validation_data"
 
 
 class MultiTaskTraining(_keras_compat.BuiltBeforeData):
@@ -23,6 +27,9 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
     _tasks: dict[str, Task]
     task_weighting: TaskWeighting | None
     _tasks_with_own_loss: list[str]
+    # Of the `fit` or `evaluate` that runs.
+    _train_guard: CompileGuard | None = None
+    _test_guard: CompileGuard | None = None
 
     # Fills in a loss, a weight and metrics for every task, and clones the method that weighs them.
     def compile(
@@ -33,6 +40,7 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         metrics: dict | None = None,
         weighted_metrics: dict | None = None,
         task_weighting: TaskWeighting | None = None,
+        jit_compile: bool | str = "auto",
         **kwargs,
     ):
         """Configures training as `keras.Model.compile` does, with defaults for every task.
@@ -47,12 +55,17 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
             task_weighting: template of a method of `keras_multimodel.weighting` that chooses
                 further factors during training; None for none. `evaluate` reports losses without
                 these factors.
+            jit_compile: whether to compile with XLA. `"auto"` is False on TensorFlow, where Keras
+                would turn it on: a step is then compiled for each set of shapes, so give `lengths`
+                to `kmm.data.mix` with True. JAX always compiles.
             **kwargs: as in `keras.Model.compile`.
 
         Raises:
             ValueError: a dict has a key that is no task, two numbers would have one key in the
                 logs, or `task_weighting` does not fit.
         """
+        if jit_compile == "auto" and keras.backend.backend() == "tensorflow":
+            jit_compile = False
         own_losses = list(loss) if isinstance(loss, dict) else []
         loss = joint_loss.per_task(self._tasks, "loss", loss, Task.loss)
         self._tasks_with_own_loss = own_losses
@@ -73,6 +86,7 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
             loss_weights=loss_weights,
             metrics=metrics,
             weighted_metrics=weighted_metrics,
+            jit_compile=jit_compile,
             **kwargs,
         )
         # The config, for Keras would track and save the template as a layer of the model.
@@ -90,11 +104,17 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
 
     # Keras clips the gradients of each replica, and knows nothing of gradients of single tasks.
     def train_step(self, *args):
+        _note_shapes(self._train_guard, args[-1])
         step = super().train_step
         if self.trainable_weights and clips_on_replicas(self.optimizer):
             step = functools.partial(clipped_step, self)
         weighting = self.task_weighting
         return step(*args) if weighting is None else weighting.train_step(self, step, *args)
+
+    # Counts programs.
+    def test_step(self, *args):
+        _note_shapes(self._test_guard, args[-1])
+        return super().test_step(*args)
 
     # Lets `task_weighting` choose the factors, and names a task whose targets do not fit.
     def compute_loss(
@@ -144,7 +164,7 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         if hasattr(x, "element_spec"):
             arguments.setdefault("shuffle", False)  # it has its own order, and Keras would warn
         watch = _Watch(self.task_weighting)
-        with checks.value_errors(), _watched_by(watch, arguments):
+        with self._guarded("fit", arguments), checks.value_errors(), _watched_by(watch, arguments):
             return super().fit(**arguments)
 
     def evaluate(self, x: Any = None, y: dict | None = None, *args, **kwargs):
@@ -167,7 +187,11 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         arguments = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs).arguments
         arguments.update(arguments.pop("kwargs", {}))
         arguments["x"] = checks.check_data(self._tasks, x, y)
-        with checks.value_errors(), _watched_by(_Watch(), arguments):
+        with (
+            self._guarded("evaluate", arguments),
+            checks.value_errors(),
+            _watched_by(_Watch(), arguments),
+        ):
             return super().evaluate(**arguments)
 
     def predict(self, x: Any, *args, **kwargs):
@@ -187,6 +211,22 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         with checks.value_errors():
             return super().predict(checks.check_predict_data(self._tasks, x), *args, **kwargs)
 
+    @contextlib.contextmanager
+    def _guarded(self, method, arguments):
+        """Has the data of `fit` or `evaluate`, among its arguments, watched for many shapes."""
+        # TensorFlow compiles for each shape out of Python's sight.
+        unseen = keras.backend.backend() == "tensorflow" and self.jit_compile
+        guards = {name: CompileGuard(method, arguments.get(name)) for name in ("x", _VALIDATION)}
+        for name, guard in guards.items():
+            if unseen and hasattr(arguments.get(name), "as_numpy_iterator"):
+                arguments[name] = guard.watch(arguments[name])
+        self._train_guard = guards["x"]
+        self._test_guard = guards["x" if method == "evaluate" else _VALIDATION]
+        try:
+            yield
+        finally:
+            self._train_guard = self._test_guard = None
+
     def make_variables(self) -> None:
         """Makes the variables of a compiled model's optimizer, losses and metrics.
 
@@ -204,6 +244,12 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
             with keras.StatelessScope(state_mapping=values):
                 self.compute_loss(x=None, y=y, y_pred=y_pred, training=False)
                 self.compute_metrics(x=None, y=y, y_pred=y_pred)
+
+
+def _note_shapes(guard, batch):
+    """Counts a program: JAX calls a step only to compile it."""
+    if guard is not None and keras.backend.backend() == "jax":
+        guard.meet(batch)
 
 
 class _Watch(keras.callbacks.Callback):
