@@ -17,7 +17,6 @@ from keras_multimodel.weighting import joint_loss
 from keras_multimodel.weighting.gradient_step import clipped_step, clips_on_replicas
 from keras_multimodel.weighting.task_weighting import TaskWeighting
 
-
 _VALIDATION = "validation_data"
 
 

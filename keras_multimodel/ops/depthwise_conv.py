@@ -1,4 +1,7 @@
-"""Depthwise convolution over time, fast with and without XLA."""
+"""Depthwise convolution, over time and over grids, fast with and without XLA."""
+
+import itertools
+from collections.abc import Sequence
 
 import keras
 from keras import ops
@@ -23,8 +26,8 @@ def depthwise_conv1d(
     Returns:
         `(batch, length + front + back - (kernel_size - 1) * dilation_rate, channels)`.
     """
-    if keras.backend.backend() == "jax" or compiles_with_xla():
-        return _shifted_products(x, kernel[:, 0, :, 0], dilation_rate, front, back)
+    if is_compiled():
+        return shifted_products(x, kernel[:, 0, :, 0], dilation_rate, [(front, back)])
     if dilation_rate == 1:
         x = ops.pad(x[:, :, None], [[0, 0], [front, back], [0, 0], [0, 0]])
         return _convolve(x, kernel)[:, :, 0]
@@ -43,59 +46,80 @@ def _convolve(x, kernel):
     return ops.depthwise_conv(x, kernel, padding="valid", data_format="channels_last")
 
 
-def _shifted_products(x, kernel, dilation_rate, front, back):
-    """Computes the convolution as XLA likes it: the sum of shifted inputs times a row of the kernel.
+def is_compiled() -> bool:
+    """Returns whether XLA compiles what is traced now: then `shifted_products` is fast."""
+    return keras.backend.backend() == "jax" or compiles_with_xla()
+
+
+def shifted_products(
+    x: Tensor, kernel: Tensor, dilation_rate: int, margins: Sequence[tuple[int, int]]
+) -> Tensor:
+    """Computes a depthwise convolution as XLA likes it: the sum of shifted inputs times weights.
 
     For 64 x 72 x 128 and a kernel of 15, two CPU cores, XLA's own depthwise convolution takes 200
     times as long as this sum. The gradient is written out, since the automatic one of the kernel is
     15 sums over columns, which XLA turns into loops with a stride: 170 ms and more, against 6 ms.
 
     Args:
-        x: `(batch, length, channels)`.
-        kernel: `(kernel_size, channels)`.
-        dilation_rate: see `depthwise_conv1d`.
-        front: see `depthwise_conv1d`.
-        back: see `depthwise_conv1d`.
+        x: `(batch, *sizes, channels)`.
+        kernel: `(*kernel_sizes, channels)`.
+        dilation_rate: distance between the positions that a kernel reads.
+        margins: for each axis, how many zeros to pad in front and behind.
+
+    Returns:
+        `(batch, *sizes, channels)`, each size smaller by what the kernel reaches, and larger by its
+        margins.
     """
-    size = kernel.shape[0]
-    reach = (size - 1) * dilation_rate
+    reach = [(size - 1) * dilation_rate for size in kernel.shape[:-1]]
+    steps = [range(0, far + 1, dilation_rate) for far in reach]
+    starts = list(itertools.product(*steps))
 
     @ops.custom_gradient
     def convolve(x, kernel):
         def gradient(dy):
             dy = materialized(dy)  # else XLA computes it anew in each of the products below
-            dx = _sum_of_shifts(dy, kernel[::-1], dilation_rate, reach - front, reach - back)
-            return dx, _kernel_gradient(x, dy)
+            turned = ops.flip(kernel, axis=list(range(len(reach))))
+            around = [(far - a, far - b) for far, (a, b) in zip(reach, margins)]
+            return sum_of_shifts(dy, turned, around), kernel_gradient(x, dy)
 
-        return _sum_of_shifts(x, kernel, dilation_rate, front, back), gradient
+        return sum_of_shifts(x, kernel, margins), gradient
 
-    def _kernel_gradient(x, dy):
-        x = _padded(at_least_float32(x), front, back)
-        dy = at_least_float32(dy)
-        ones = ops.ones((1, ops.shape(dy)[0] * ops.shape(dy)[1]), dy.dtype)
+    def sum_of_shifts(x, kernel, margins):
+        wide = _padded(x, margins)
+        weights = ops.reshape(at_least_float32(kernel), (len(starts), -1))
+        sizes = [n - far for n, far in zip(ops.shape(wide)[1:-1], reach)]
+
+        def product(number, start):
+            window = tuple(slice(a, a + n) for a, n in zip(start, sizes))
+            # bfloat16 has 8 bits: the sum is in float32, as in the convolutions of the backends.
+            return at_least_float32(wide[(slice(None), *window)]) * weights[number]
+
+        total = product(0, starts[0])
+        for number, start in enumerate(starts[1:], 1):
+            total = total + product(number, start)
+        return ops.cast(total, x.dtype)
+
+    def kernel_gradient(x, dy):
+        x, dy = _padded(at_least_float32(x), margins), at_least_float32(dy)
+        channels = dy.shape[-1]
+        flat = ops.reshape(dy, (-1, channels))
+        ones = ops.ones((1, ops.shape(flat)[0]), dy.dtype)
 
         def row(start):
-            shifted = ops.slice(x, (0, start, 0), ops.shape(dy))
+            corner = [0, *(start[axis] for axis in range(len(reach))), 0]
+            shifted = ops.reshape(ops.slice(x, corner, ops.shape(dy)), (-1, channels))
             # The sum over rows as a product: XLA has no fast loop for sums over columns.
-            return ops.matmul(ones, ops.reshape(shifted * dy, (-1, dy.shape[-1])))[0]
+            return ops.matmul(ones, shifted * flat)[0]
 
-        # A loop: `size` copies of its body take XLA seconds to compile.
-        rows = ops.map(row, ops.arange(0, reach + 1, dilation_rate, dtype="int32"))
-        return ops.cast(rows, kernel.dtype)
+        # A loop: as many copies of its body take XLA seconds to compile.
+        rows = ops.map(row, ops.convert_to_tensor(starts, "int32"))
+        return ops.cast(ops.reshape(rows, kernel.shape), kernel.dtype)
 
     return convolve(x, kernel)
 
 
-def _sum_of_shifts(x, kernel, dilation_rate, front, back):
-    wide, kernel = _padded(x, front, back), at_least_float32(kernel)
-    length = ops.shape(wide)[1] - (kernel.shape[0] - 1) * dilation_rate
-    starts = [i * dilation_rate for i in range(kernel.shape[0])]
-    # bfloat16 has 8 bits: the sum is in float32, as in the convolutions of the backends.
-    rows = [at_least_float32(wide[:, s : s + length]) * kernel[i] for i, s in enumerate(starts)]
-    return ops.cast(sum(rows[1:], rows[0]), x.dtype)
-
-
-def _padded(x, front, back):
-    """Pads with zeros, or cuts off where a number is negative."""
-    x = x[:, max(0, -front) : ops.shape(x)[1] - max(0, -back)]
-    return materialized(ops.pad(x, [[0, 0], [max(0, front), max(0, back)], [0, 0]]))
+def _padded(x, margins):
+    """Pads with zeros, or cuts off where a margin is negative."""
+    kept = [slice(max(0, -a), n - max(0, -b)) for n, (a, b) in zip(ops.shape(x)[1:-1], margins)]
+    zeros = [[max(0, a), max(0, b)] for a, b in margins]
+    return materialized(ops.pad(x[(slice(None), *kept)], [[0, 0], *zeros, [0, 0]]))

@@ -9,24 +9,17 @@ as many as combinations of them. For that, a class holds the same share of each 
 short examples are seen together with the short ones of the others, and as often as its long ones.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_multimodel.argument_checks import positive_int
-from keras_multimodel.data.mixing.task_batches import TaskBatches, fixed_batches, has_length
+from keras_multimodel.data.mixing.task_batches import has_length
 
-# On the eight tasks of the demo, batches of three classes have 0.85 times the positions of batches
-# that are padded to their own longest example; two classes 0.98 times, one 1.46, four 0.80.
-_CLASSES = 3
 _GRID = 40  # the places between which the shares of classes are chosen
 _PARTS = ("inputs", "targets")
-
-Lengths = int | str | Mapping[str, Any] | None
 
 
 class LengthClasses(NamedTuple):
@@ -72,14 +65,13 @@ class TaskLengths(NamedTuple):
 
 
 def parse_lengths(
-    lengths: Lengths, names: Sequence[str], default: int = _CLASSES
-) -> tuple[int | None, dict[str, dict]]:
-    """Returns the number of classes, None for dynamic lengths, and the lengths that are allowed.
+    lengths: int | str | Mapping[str, Any], names: Sequence[str]
+) -> tuple[int, dict[str, dict]]:
+    """Returns the number of classes, and the lengths that are allowed.
 
     Args:
-        lengths: the argument of `kmm.data.mix`.
+        lengths: the argument of `kmm.data.mix`, not `"dynamic"`.
         names: the tasks.
-        default: the number where the backend compiles for each shape and `lengths` is None.
 
     Returns:
         The number, and task -> part -> lengths in ascending order.
@@ -87,28 +79,20 @@ def parse_lengths(
     Raises:
         ValueError: `lengths` is none of what `mix` takes.
     """
-    if lengths is None:
-        # JAX compiles every function for its shapes. TensorFlow does so only with `jit_compile`,
-        # which is not known here; torch does not.
-        lengths = default if keras.backend.backend() == "jax" else "dynamic"
-    if isinstance(lengths, str) and lengths == "dynamic":
-        return None, {}
+    if isinstance(lengths, str):
+        raise ValueError(
+            "`lengths` must be 'dynamic', a number of length classes, or a dict from tasks to "
+            f"lengths. Received: lengths={lengths!r}"
+        )
     if not isinstance(lengths, Mapping):
-        if isinstance(lengths, str):
-            raise ValueError(
-                "`lengths` must be 'dynamic', a number of length classes, or a dict from tasks to "
-                f"lengths. Received: lengths={lengths!r}"
-            )
         return positive_int("lengths", lengths), {}
-    unknown = [name for name in lengths if name not in names]
-    if unknown or not lengths:
+    if not lengths or not set(lengths) <= set(names):
         raise ValueError(
             f"`lengths` must have tasks of `datasets`: {', '.join(names)}. "
             f"Received: lengths={lengths}"
         )
     allowed = {name: _allowed(f"lengths[{name!r}]", value) for name, value in lengths.items()}
-    longest = max(len(some) for parts in allowed.values() for some in parts.values())
-    return longest, allowed
+    return max(len(some) for parts in allowed.values() for some in parts.values()), allowed
 
 
 def _allowed(argument, value):
@@ -187,10 +171,10 @@ def _rounded_up(name, part, lengths, allowed):
     place = np.searchsorted(allowed, lengths)
     if place.max() == len(allowed):
         raise ValueError(
-            f"`lengths[{name!r}]` must hold every example of `datasets['{name}']`: choose a greater "
-            "length, or a `max_length` of the preprocessor and `on_long` of `kmm.data.encode`. "
-            f"Received: lengths={allowed}, but example {int(lengths.argmax())} has {part} of length "
-            f"{lengths.max()}"
+            f"`lengths[{name!r}]` must hold every example of `datasets['{name}']`: choose a "
+            "greater length, or a `max_length` of the preprocessor and `on_long` of "
+            f"`kmm.data.encode`. Received: lengths={allowed}, but example {int(lengths.argmax())} "
+            f"has {part} of length {lengths.max()}"
         )
     return np.array(allowed)[place]
 
@@ -208,23 +192,20 @@ def classify(tasks: Mapping[str, TaskLengths], num_classes: int) -> dict[str, Le
         task -> its classes, as many for each.
     """
     grid = min(_GRID, *(len(task.measured) for task in tasks.values()))
-    ranked = {}
+    orders, cuts = {}, {}
     cost = np.zeros((grid, grid + 1))  # of a class from one place of the grid to another
     for name, task in tasks.items():
-        order = np.argsort(task.measured.sum(axis=1), kind="stable")
-        cuts = _cuts(task.weights[order], grid)
-        ranked[name] = order, cuts
-        cells = np.array([task.measured[order[a:b]].max(axis=0) for a, b in zip(cuts, cuts[1:])])
+        order = orders[name] = np.argsort(task.measured.sum(axis=1), kind="stable")
+        ends = cuts[name] = _cuts(task.weights[order], grid)
+        cells = np.array([task.measured[order[a:b]].max(axis=0) for a, b in zip(ends, ends[1:])])
         # The positions that a batch has on average if one class holds the cells from i to j.
         rows = task.rows or task.token_budget / task.measured.sum(axis=1).mean()
         for i in range(grid):
             longest = np.maximum.accumulate(cells[i:], axis=0).sum(axis=1)
-            share = (np.array(cuts[i + 1 :]) - cuts[i]) / len(order)
+            share = (np.array(ends[i + 1 :]) - ends[i]) / len(order)
             cost[i, i + 1 :] += rows * share * longest
     bounds = _cheapest(cost, min(num_classes, grid))
-    return {
-        name: _classes(task, *ranked[name], bounds) for name, task in tasks.items()
-    }
+    return {name: _classes(task, orders[name], cuts[name], bounds) for name, task in tasks.items()}
 
 
 def _cuts(weights, grid):
@@ -232,9 +213,10 @@ def _cuts(weights, grid):
     total = np.cumsum(weights)
     cuts = np.searchsorted(total, total[-1] * np.arange(grid + 1) / grid)
     cuts[-1] = len(weights)
-    cuts = np.maximum.accumulate(np.maximum(cuts, np.arange(grid + 1)))
-    # From the end, so that the last cells keep an example each.
-    return np.minimum(cuts, len(weights) - np.arange(grid, -1, -1)).tolist()
+    # Each at least one after the cut before it, and one before the cut after it.
+    steps = np.arange(grid + 1)
+    cuts = np.maximum.accumulate(cuts - steps) + steps
+    return np.minimum(cuts, len(weights) - steps[::-1]).tolist()
 
 
 def _cheapest(cost, num_classes):
@@ -266,188 +248,3 @@ def _classes(task, order, cuts, bounds):
             shape[part][axis] = length
         shapes.append(shape)
     return LengthClasses(of_example, shapes)
-
-
-def tasks_to_measure(datasets: Mapping[str, tf.data.Dataset], lengths: Lengths) -> list[str]:
-    """Returns the tasks that get length classes: those with an axis of variable size.
-
-    Raises:
-        ValueError: one is infinite, and `lengths` was given.
-    """
-    tasks = []
-    for name, dataset in datasets.items():
-        if not variable_axes(dataset.element_spec):
-            continue
-        if dataset.cardinality() != tf.data.INFINITE_CARDINALITY:
-            tasks.append(name)
-        elif lengths is not None:
-            raise ValueError(
-                f"`lengths` needs all lengths of `datasets['{name}']`, which is infinite. "
-                f"Received: lengths={lengths}"
-            )
-    return tasks
-
-
-def classed_batches(
-    datasets: Mapping[str, tf.data.Dataset],
-    tasks: Mapping[str, TaskLengths],
-    num_classes: int,
-    buffers: Mapping[str, int | None],
-    seed: int,
-    joint: bool,
-) -> tuple[dict[str, TaskBatches], int]:
-    """Returns the batches of tasks with length classes.
-
-    Args:
-        datasets: task -> examples.
-        tasks: task -> its lengths; each has an axis of variable size.
-        num_classes: the most classes.
-        buffers: task -> the most examples that shuffling holds in memory, None for no shuffling.
-        seed: of the order of classes.
-        joint: whether each step has a batch of each task. Their k-th batches are then of one class.
-
-    Returns:
-        task -> batches, and the number of different shapes of a step that they lead to.
-    """
-    groups = [list(tasks)] if joint and tasks else [[name] for name in tasks]
-    made, num_shapes = {}, 0
-    for group in groups:
-        classes = classify({name: tasks[name] for name in group}, num_classes)
-        parts = {
-            name: [
-                _class_batches(datasets[name], tasks[name], classes[name], k, buffers[name], joint)
-                for k in range(len(classes[name].shapes))
-            ]
-            for name in group
-        }
-        # The task that needs the most steps decides how often a pass is of a class.
-        steps = [max(part.num_batches for part in of_class) for of_class in zip(*parts.values())]
-        sequence = _ClassSequence(steps, seed)
-        for name, of_task in parts.items():
-            made[name] = TaskBatches(
-                _start_at([part.start_at for part in of_task], sequence),
-                sum(steps),
-                len(classes[name].of_example),
-                {"rows": [part.rows for part in of_task], "lengths": classes[name].shapes},
-                _general_spec(of_task),
-            )
-        num_shapes += len({str([c.shapes[k] for c in classes.values()]) for k in range(len(steps))})
-    return made, num_shapes
-
-
-def ordered_batches(
-    dataset: tf.data.Dataset, task: TaskLengths, num_classes: int
-) -> tuple[tf.data.Dataset, int]:
-    """Returns batches of `task.rows` examples in the order of the data set.
-
-    Args:
-        dataset: the examples.
-        task: its lengths.
-        num_classes: the most lengths that a part of a batch can have.
-
-    Returns:
-        The batches, each padded to the first class that holds it, and the number of their shapes.
-    """
-    shapes = classify({"": task}, num_classes)[""].shapes
-    columns = [[shape[part][axis] for part, axis in task.axes] for shape in shapes]
-    # A class has short sums of lengths, and may still be the longest in one of them.
-    columns = np.maximum.accumulate(columns, axis=0)
-    whole = len(task.measured) // task.rows
-    num_shapes = len(np.unique(columns, axis=0)) * bool(whole) + bool(len(task.measured) % task.rows)
-
-    def pad(batch):
-        sizes = tf.stack([tf.shape(batch[part])[axis + 1] for part, axis in task.axes])
-        fits = tf.reduce_all(sizes <= tf.constant(columns, "int32"), axis=1)
-        target = tf.constant(columns, "int32")[tf.argmax(fits)]
-        padded = dict(batch)
-        for column, (part, axis) in enumerate(task.axes):
-            x = padded[part]
-            missing = tf.one_hot(axis + 1, x.shape.rank, target[column] - sizes[column], 0)
-            padded[part] = tf.pad(x, tf.stack([tf.zeros_like(missing), missing], axis=1))
-            shape = x.shape.as_list()
-            shape[axis + 1] = columns[0][column] if len(columns) == 1 else None
-            padded[part] = tf.ensure_shape(padded[part], shape)
-        return padded
-
-    return dataset.padded_batch(task.rows).map(pad), num_shapes
-
-
-def _class_batches(dataset, task, classes, number, buffer, in_every_step):
-    """Returns the batches of one class of a task."""
-    shape = classes.shapes[number]
-    longest = np.array([shape[part][axis] for part, axis in task.axes])
-    size = int((classes.of_example == number).sum())
-    members = _members(dataset, classes, number)
-    buffer = buffer and min(buffer, size)
-    return fixed_batches(members, task.rows_at(longest), size, buffer, in_every_step, shape)
-
-
-def _members(dataset, classes, number):
-    """Returns the examples of a class.
-
-    The class of an example follows from its place in the data set: examples of one length may be of
-    two classes.
-    """
-    if len(classes.shapes) == 1:
-        return dataset
-    of_example = tf.constant(classes.of_example)
-    numbered = dataset.enumerate().filter(lambda index, _: of_example[index] == number)
-    return numbered.map(lambda _, example: example)
-
-
-def _general_spec(parts):
-    """Returns the spec that the batches of all classes have."""
-    spec = dict(parts[0].spec)
-    for part in parts[1:]:
-        for key, value in part.spec.items():
-            shape = spec[key].shape.most_specific_compatible_shape(value.shape)
-            spec[key] = tf.TensorSpec(shape, value.dtype)
-    return spec
-
-
-class _ClassSequence:
-    """The classes of steps: a pass has each as often as it needs, in an order of its own.
-
-    Args:
-        steps: steps of each class in a pass.
-        seed: of the order.
-    """
-
-    def __init__(self, steps: list[int], seed: int):
-        self._classes = np.repeat(np.arange(len(steps)), steps)
-        self._steps = tf.constant(steps, "int64")
-        self._seed = seed
-
-    def _one_pass(self, order, number):
-        seed = tf.stack([tf.constant(self._seed, "int64"), order + number])
-        return tf.random.experimental.stateless_shuffle(tf.constant(self._classes, "int64"), seed)
-
-    def before(self, order: Any, number: Any) -> Any:
-        """Returns how many steps of each class come before a step, int64 `(classes,)`."""
-        size = len(self._classes)
-        begun = self._one_pass(order, number // size)[: number % size]
-        counts = tf.math.bincount(
-            tf.cast(begun, "int32"), minlength=len(self._steps), dtype="int64"
-        )
-        return number // size * self._steps + counts
-
-    def dataset(self, order: Any, number: Any) -> tf.data.Dataset:
-        """Returns the classes of the steps from a step on, without end."""
-        size = len(self._classes)
-        passes = tf.data.Dataset.counter(number // size)
-        classes = passes.flat_map(
-            lambda index: tf.data.Dataset.from_tensor_slices(self._one_pass(order, index))
-        )
-        return classes.skip(number % size)
-
-
-def _start_at(starts: list[Callable], sequence: _ClassSequence) -> Callable:
-    if len(starts) == 1:
-        return starts[0]
-
-    def start_at(pass_seed, number, order):
-        counts = sequence.before(order, number)
-        streams = [start(pass_seed, counts[k], order) for k, start in enumerate(starts)]
-        return tf.data.Dataset.choose_from_datasets(streams, sequence.dataset(order, number))
-
-    return start_at

@@ -3,19 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_multimodel.argument_checks import integer, positive_int
 from keras_multimodel.data.checks import check_encoded
-from keras_multimodel.data.mixing.lengths import (
-    Lengths,
-    classed_batches,
-    measure,
-    ordered_batches,
-    parse_lengths,
-    tasks_to_measure,
-    variable_axes,
-)
+from keras_multimodel.data.mixing.classed_batches import classed_batches, ordered_batches
+from keras_multimodel.data.mixing.lengths import variable_axes
 from keras_multimodel.data.mixing.mixture import EpochReader, Mixture, Position
 from keras_multimodel.data.mixing.schedules.adaptive import Adaptive
 from keras_multimodel.data.mixing.schedules.schedule import Schedule, TaskDraws
@@ -38,7 +32,7 @@ def mix(
     schedule: Schedule | None = None,
     position: Position | None = None,
     token_budget: int | Mapping[str, int] | None = None,
-    lengths: Lengths = None,
+    lengths: int | str | Mapping[str, Any] | None = None,
 ) -> Mixture:
     """Mixes the data sets of several tasks: each step holds a share of every task, or one task.
 
@@ -122,22 +116,15 @@ def mix(
     fixed = [name for name in datasets if name not in budgets]
     joint = schedule is None
     rows = rows_of_each_task(fixed, batch_size, shares, joint)
-    num_classes, allowed = parse_lengths(lengths, list(datasets))
     sizes = {name: _size(name, datasets[name], steps, schedule) for name in datasets}
     buffers = {
         # A buffer for more examples than there are buys nothing.
         name: min(buffer_size, size or buffer_size) if shuffle else None
         for name, size in sizes.items()
     }
-    measured = {}
-    if num_classes is not None:
-        measured = {
-            name: measure(
-                name, datasets[name], rows.get(name, 0), budgets.get(name, 0), allowed.get(name, {})
-            )
-            for name in tasks_to_measure(datasets, lengths)
-        }
-    classed, num_shapes = classed_batches(datasets, measured, num_classes, buffers, seed, joint)
+    classed, num_shapes = {}, 0
+    if (chosen := _chosen_lengths(lengths, datasets, default=3)) != "dynamic":
+        classed, num_shapes = classed_batches(datasets, chosen, rows, budgets, buffers, seed, joint)
     batches = {}
     for name, dataset in datasets.items():
         if name in classed:
@@ -185,7 +172,10 @@ def mix(
 
 
 def batch(
-    dataset: tf.data.Dataset, task: str, batch_size: int, lengths: Lengths = None
+    dataset: tf.data.Dataset,
+    task: str,
+    batch_size: int,
+    lengths: int | str | Mapping[str, Any] | None = None,
 ) -> tf.data.Dataset:
     """Batches the data set of one task for evaluation: every example once, in order.
 
@@ -208,15 +198,33 @@ def batch(
     if not isinstance(task, str):
         raise ValueError(f"`task` must be the name of a task. Received: task={task!r}")
     _check_datasets({task: dataset})
-    num_classes, allowed = parse_lengths(lengths, [task], default=1)
-    if num_classes is None or not tasks_to_measure({task: dataset}, lengths):
+    lengths = _chosen_lengths(lengths, {task: dataset}, default=1)
+    if lengths == "dynamic" or not variable_axes(dataset.element_spec):
         batches = dataset.padded_batch(batch_size)
         return batches.map(lambda examples: _to_model({task: examples})).prefetch(2)
-    measured = measure(task, dataset, batch_size, 0, allowed.get(task, {}))
-    batches, num_shapes = ordered_batches(dataset, measured, num_classes)
-    steps = -(-len(measured.measured) // batch_size)
+    batches, steps, num_shapes = ordered_batches(task, dataset, lengths, batch_size)
     batches = batches.map(lambda examples: _to_model({task: examples})).prefetch(2)
     return Mixture(batches, steps, num_shapes)
+
+
+def _chosen_lengths(lengths, datasets, default):
+    """Returns the lengths to use where the user gave none, and checks that they can be measured."""
+    endless = [
+        name
+        for name, dataset in datasets.items()
+        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+        and variable_axes(dataset.element_spec)
+    ]
+    if lengths is None:
+        # JAX compiles every function for its shapes. TensorFlow does so only with `jit_compile`,
+        # which is not known here; torch does not.
+        return default if keras.backend.backend() == "jax" and not endless else "dynamic"
+    if endless and lengths != "dynamic":
+        raise ValueError(
+            f"`lengths` needs all lengths of `datasets['{endless[0]}']`, which is infinite. "
+            f"Received: lengths={lengths}"
+        )
+    return lengths
 
 
 def token_budgets(

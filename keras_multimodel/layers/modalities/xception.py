@@ -8,6 +8,7 @@ from keras import ops
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.sublayers import CompositeLayer, attributes, clone_initializer
+from keras_multimodel.ops.depthwise_conv import is_compiled, shifted_products
 from keras_multimodel.ops.numerics import at_least_float32
 from keras_multimodel.typing import Shape, Tensor
 
@@ -19,6 +20,19 @@ PLAIN_CONV = {"padding": "same", "data_format": "channels_last", "use_bias": Fal
 def grid(channels: int) -> Shape:
     """Returns the shape of grids of any size: images vary, and kernels depend on channels only."""
     return (None, None, None, channels)
+
+
+class SeparableConv2D(keras.layers.SeparableConv2D):
+    """Keras' layer, for strides and dilations of 1 and without bias, made fast for XLA."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        if not is_compiled():
+            return super().call(inputs)
+        reach = [size - 1 for size in self.kernel_size if self.padding == "same"] or [0, 0]
+        margins = [(far // 2, far - far // 2) for far in reach]
+        kernel = ops.cast(self.depthwise_kernel, inputs.dtype)[..., 0]
+        x = shifted_products(inputs, kernel, 1, margins)
+        return ops.matmul(x, ops.cast(self.pointwise_kernel, x.dtype)[0, 0])
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -98,7 +112,7 @@ class ConvRes(CompositeLayer):
             for part in ("depthwise", "pointwise")
         }
         options = {"name": name, **initializers, **PLAIN_CONV}
-        conv = keras.layers.SeparableConv2D
+        conv = SeparableConv2D
         return self.make(conv, input_shape, self.filters, self.kernel_size, **options)
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -215,7 +229,7 @@ class ExitFlow(CompositeLayer):
         layout = {"padding": "same" if is_grid else "valid", "data_format": "channels_last"}
         plain = {**layout, "use_bias": False}
         conv, pool = keras.layers.Conv2D, keras.layers.MaxPooling2D
-        separable = keras.layers.SeparableConv2D
+        separable = SeparableConv2D
         self.shortcut_conv = self.make(
             conv, grid(width), widths[1], kernel, self.strides, name="shortcut_conv", **plain
         )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_multimodel import data
-from keras_multimodel.data.mixing import lengths as module
+from keras_multimodel.data.mixing import mix as module
 from keras_multimodel.data.mixing.lengths import TaskLengths, classify
 
 
@@ -99,6 +99,13 @@ def test_a_budget_gives_classes_equal_work():
     # Ten examples of length 1 + 1 and one of 10 + 10: half of the work is the long one.
     made = classify({"a": task([(1, 1)] * 10 + [(10, 10)], rows=0, token_budget=20)}, 2)["a"]
     assert made.of_example.tolist() == [0] * 10 + [1]
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 3))
+def test_a_budget_leaves_no_class_empty(lengths, num_classes):
+    pairs = [(length, 1) for length in lengths]
+    (made,) = classify({"a": task(pairs, rows=0, token_budget=100)}, num_classes).values()
+    assert np.bincount(made.of_example).min() >= 1
 
 
 TASKS = {"a": random_sequences(50, 1), "b": random_sequences(19, 2), "c": images(20)}
