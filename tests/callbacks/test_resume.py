@@ -334,10 +334,11 @@ def test_states_that_do_not_fit(model, tmp_path):
         fit(*make("joint"), model=smaller)
     path = tmp_path / "state.npz"
     whole = path.read_bytes()
+    joint = make("joint")
     for damaged in (whole[: len(whole) // 2], b"", b"nonsense", whole[:900] + b"?" + whole[901:]):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="`directory` must hold a whole state .*state.npz"):
-            fit(*make("joint"))
+            fit(*joint)
 
 
 def test_errors(model, tmp_path):
