@@ -73,6 +73,15 @@ def peak_mib():
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
 
 
+def small(tasks):
+    """Returns a model with one block of each kind."""
+    import keras_multimodel as kmm
+
+    blocks = {"conv_block": kmm.layers.ConvBlock(128, (3,)), "num_encoder_blocks": 1}
+    blocks |= {"num_mixer_blocks": 1, "num_decoder_blocks": 1}
+    return kmm.MultiModel.from_variant("tiny", tasks, **blocks)
+
+
 def train(model, data, steps):
     """Fits some steps and returns the time of the first and the median of the others."""
     import keras
@@ -122,7 +131,7 @@ def eight_tasks(quick, jit):
         tokens = sum(int(np.count_nonzero(part)) for part in y.values()) + sum(
             int(np.count_nonzero(part["inputs"])) for part in x.values() if part["inputs"].ndim == 2
         )
-        model = kmm.MultiModel.from_variant("tiny", tasks) if quick else example.make_model(tasks)
+        model = small(tasks) if quick else example.make_model(tasks)
         model.compile(keras.optimizers.Adam(1e-3, global_clipnorm=2.0), jit_compile=jit)
         row = train(model, batches.repeat(), 4 if quick else 20)
         seconds = row["step_ms"] / 1e3
@@ -171,7 +180,8 @@ def generation(quick, jit):
     import keras_multimodel as kmm
 
     text = kmm.layers.TextModality(500 if quick else 8192, 128)
-    model = kmm.MultiModel.from_variant("tiny", [kmm.Task("text", text, text)])
+    tasks = [kmm.Task("text", text, text)]
+    model = small(tasks) if quick else kmm.MultiModel.from_variant("tiny", tasks)
     random = np.random.default_rng(0)
     length = 8 if quick else 64
     for batch in (1, 4) if quick else (1, 16, 256):
@@ -204,7 +214,11 @@ def model_2017(quick, jit):
     x = {"inputs": ids, "targets": ids, "target_space_id": np.zeros(rows, "int32")}
     for width, count, top_k in sizes:
         model = kmm.tensor2tensor.multimodel_2017(
-            vocabulary_size=vocabulary, hidden_dim=width, num_experts=count, top_k=top_k
+            vocabulary_size=vocabulary,
+            hidden_dim=width,
+            num_layers=1 if quick else 4,
+            num_experts=count,
+            top_k=top_k,
         )
         model.compile(
             keras.optimizers.Adam(1e-3, global_clipnorm=2.0),

@@ -10,9 +10,8 @@ from keras_multimodel.data.mixing.lengths import (
     classify,
     measure,
     parse_lengths,
-    variable_axes,
 )
-from keras_multimodel.data.mixing.task_batches import TaskBatches, fixed_batches
+from keras_multimodel.data.mixing.task_batches import TaskBatches, fixed_batches, variable_axes
 
 
 def classed_batches(

@@ -16,10 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_multimodel.argument_checks import positive_int
-from keras_multimodel.data.mixing.task_batches import has_length
+from keras_multimodel.data.mixing.task_batches import PARTS, has_length, variable_axes
 
 _GRID = 40  # the places between which the shares of classes are chosen
-_PARTS = ("inputs", "targets")
 
 
 class LengthClasses(NamedTuple):
@@ -97,12 +96,12 @@ def parse_lengths(
 
 def _allowed(argument, value):
     if isinstance(value, Mapping):
-        if not value or not set(value) <= set(_PARTS):
+        if not value or not set(value) <= set(PARTS):
             raise ValueError(
                 f"`{argument}` must have the keys 'inputs', 'targets'. Received: {value}"
             )
         return {part: _ascending(f"{argument}[{part!r}]", some) for part, some in value.items()}
-    return dict.fromkeys(_PARTS, _ascending(argument, value))
+    return dict.fromkeys(PARTS, _ascending(argument, value))
 
 
 def _ascending(argument, value):
@@ -155,16 +154,6 @@ def measure(
             f"{int(totals.argmax())} has a padded length of {totals.max()}"
         )
     return TaskLengths(measured, axes, spec, rows, token_budget)
-
-
-def variable_axes(spec: Mapping[str, tf.TensorSpec]) -> list[tuple[str, int]]:
-    """Returns part and number of each axis of an example that varies in size."""
-    return [
-        (part, axis)
-        for part in _PARTS
-        for axis, size in enumerate(spec[part].shape.as_list())
-        if size is None
-    ]
 
 
 def _rounded_up(name, part, lengths, allowed):

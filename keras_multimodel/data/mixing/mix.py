@@ -9,7 +9,6 @@ import tensorflow as tf
 from keras_multimodel.argument_checks import integer, positive_int
 from keras_multimodel.data.checks import check_encoded
 from keras_multimodel.data.mixing.classed_batches import classed_batches, ordered_batches
-from keras_multimodel.data.mixing.lengths import variable_axes
 from keras_multimodel.data.mixing.mixture import EpochReader, Mixture, Position
 from keras_multimodel.data.mixing.schedules.adaptive import Adaptive
 from keras_multimodel.data.mixing.schedules.schedule import Schedule, TaskDraws
@@ -18,6 +17,7 @@ from keras_multimodel.data.mixing.task_batches import (
     bucketed_batches,
     fixed_batches,
     has_length,
+    variable_axes,
 )
 
 

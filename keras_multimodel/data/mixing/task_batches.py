@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_multimodel.typing import Tensor
 
+PARTS = ("inputs", "targets")
 _PADDING = 0.08  # a bucket with a smaller share of padding is not split
 _SHUFFLED_BATCHES = 16
 _NO_LIMIT = np.iinfo(np.int32).max
@@ -139,6 +140,16 @@ def has_length(spec: tf.TensorSpec) -> bool:
     """Returns whether examples of a spec are sequences: only their first axis varies in size."""
     shape = spec.shape.as_list()
     return bool(shape) and shape[0] is None and None not in shape[1:]
+
+
+def variable_axes(spec: Mapping[str, tf.TensorSpec]) -> list[tuple[str, int]]:
+    """Returns part and number of each axis of an example that varies in size."""
+    return [
+        (part, axis)
+        for part in PARTS
+        for axis, size in enumerate(spec[part].shape.as_list())
+        if size is None
+    ]
 
 
 def bucketed_batches(
@@ -270,10 +281,7 @@ def _best_cut(lengths, token_budget):
 def _lengths(example, spec):
     """Returns the int32 lengths `(2,)` of inputs and targets, 0 for what has a fixed size."""
     return tf.stack(
-        [
-            tf.shape(example[key])[0] if has_length(spec[key]) else tf.constant(0)
-            for key in ("inputs", "targets")
-        ]
+        [tf.shape(example[key])[0] if has_length(spec[key]) else tf.constant(0) for key in PARTS]
     )
 
 
