@@ -7,8 +7,8 @@ that takes too long is stopped, and what it has measured stays. `--quick` is for
 small sizes.
 
 Times are wall-clock medians after the first step; the first step includes compiling. Tokens are the
-positions of inputs and targets that are not padding. Memory is the peak that the backend allocated
-on a GPU, or the process's resident memory on a CPU.
+ids of inputs and targets in the first step that are not padding; pictures and sound count as none.
+Memory is the peak that the backend allocated on a GPU, or the process's resident memory on a CPU.
 """
 
 import argparse
@@ -167,7 +167,6 @@ def experts(quick, jit):
         layers[f"{top_k} of {count} experts"] = kmm.layers.MoELayer(width, count, top_k, hidden)
         layers[f"all of {count} experts"] = kmm.layers.MoELayer(width, count, count, hidden)
     for name, layer in layers.items():
-        # On CPU tensors of one token a row, as `fit` gives them.
         inputs = keras.Input((width,))
         model = keras.Model(inputs, layer(inputs))
         model.compile("sgd", "mse", jit_compile=jit)
@@ -304,6 +303,15 @@ def table(report):
     return f"{json.dumps(report['machine'])}\n\n{rows}\n"
 
 
+def write(report, rows, folder):
+    """Adds rows to the report, and writes it."""
+    report["rows"] += rows
+    for row in rows:
+        print(json.dumps(row), flush=True)
+    (folder / "accelerator.json").write_text(json.dumps(report, indent=1))
+    (folder / "accelerator.md").write_text(table(report))
+
+
 def main(arguments):
     start = time.monotonic()
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -312,16 +320,13 @@ def main(arguments):
     for number, line in enumerate(lines):
         left = 60 * arguments.minutes - (time.monotonic() - start)
         if left < 5:
-            report["rows"].append({"part": "not started: out of time", "case": str(lines[number:])})
+            left_out = {"part": "not started: out of time", "case": str(lines[number:])}
+            write(report, [left_out], arguments.folder)
             break
         # A slow process may take what three equal shares would be, so that all get their turn.
         seconds = min(left, max(30.0, 3 * left / (len(lines) - number)))
         rows = run(line, arguments.quick, seconds)
-        report["rows"] += rows
-        for row in rows:
-            print(json.dumps(row), flush=True)
-        (arguments.folder / "accelerator.json").write_text(json.dumps(report, indent=1))
-        (arguments.folder / "accelerator.md").write_text(table(report))
+        write(report, rows, arguments.folder)
     return report
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 # Frames of these packages are never the user's. Code that AutoGraph has rewritten, the user's too,
 # runs in modules whose files are gone by the time somebody reads the warning.
-_LIBRARIES = ("keras_multimodel", "keras", "tensorflow", "jax", "torch")
+_LIBRARIES = ("keras_multimodel", "keras", "tensorflow", "jax", "torch", "contextlib")
 _AUTOGRAPH = "__autograph_generated_file"
 
 

@@ -1,8 +1,8 @@
 """A warning for a training that compiles again and again.
 
 With XLA a step is compiled for each set of shapes. The program of a joint model takes from seconds
-to minutes to compile, so batches that are padded to their own longest example can cost a hundred
-times the training itself, and nothing tells why.
+to minutes to compile, so batches that are padded to their own longest example can cost many times
+the training itself, and nothing tells why.
 """
 
 from typing import Any
@@ -31,7 +31,9 @@ class CompileGuard:
 
     def meet(self, batch: Any) -> None:
         """Notes the shapes of a batch of arrays or tensors, and warns if they are one too many."""
-        x = keras.tree.flatten_with_path(batch)
+        # A batch may have None in place of sample weights.
+        parts = keras.tree.flatten_with_path(batch)
+        x = [(path, part) for path, part in parts if part is not None]
         self._met.add(tuple((path, tuple(part.shape)) for path, part in x))
         if len(self._met) <= self._allowed or self._warned:
             return
@@ -56,15 +58,18 @@ class CompileGuard:
         import tensorflow as tf
 
         def note(*batch):
-            flat = [tf.shape(part) for part in keras.tree.flatten(batch)]
+            flat = keras.tree.flatten(batch)
+            shapes = [tf.shape(part) for part in flat if part is not None]
 
             def meet(*shapes):
-                ranks = [_Shaped(tuple(shape.numpy().tolist())) for shape in shapes]
-                self.meet(keras.tree.pack_sequence_as(batch, ranks))
+                sizes = iter(tuple(shape.numpy().tolist()) for shape in shapes)
+                shaped = [None if part is None else _Shaped(next(sizes)) for part in flat]
+                self.meet(keras.tree.pack_sequence_as(batch, shaped))
 
-            noted = tf.py_function(meet, flat, [])
+            noted = tf.py_function(meet, shapes, [])
             with tf.control_dependencies([noted]):
-                return tf.nest.map_structure(tf.identity, batch)
+                kept = [None if part is None else tf.identity(part) for part in flat]
+            return keras.tree.pack_sequence_as(batch, kept)
 
         return data.map(tf.autograph.experimental.do_not_convert(note))
 

@@ -56,13 +56,14 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
                 these factors.
             jit_compile: whether to compile with XLA. `"auto"` is False on TensorFlow, where Keras
                 would turn it on: a step is then compiled for each set of shapes, so give `lengths`
-                to `kmm.data.mix` with True. JAX always compiles.
+                to `kmm.data.mix` with True. JAX compiles by default.
             **kwargs: as in `keras.Model.compile`.
 
         Raises:
             ValueError: a dict has a key that is no task, two numbers would have one key in the
                 logs, or `task_weighting` does not fit.
         """
+        given_jit_compile = jit_compile
         if jit_compile == "auto" and keras.backend.backend() == "tensorflow":
             jit_compile = False
         own_losses = list(loss) if isinstance(loss, dict) else []
@@ -89,12 +90,16 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
             **kwargs,
         )
         # The config, for Keras would track and save the template as a layer of the model.
-        self._task_weighting_config = keras.saving.serialize_keras_object(task_weighting)
+        self._own_compile_config = {
+            "task_weighting": keras.saving.serialize_keras_object(task_weighting),
+            # As given: the model may be loaded on another backend.
+            "jit_compile": given_jit_compile,
+        }
         _keras_compat.set_loss_tracker(self, StepMean(name="loss"))
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        return {**config, "task_weighting": self._task_weighting_config} if config else config
+        return {**config, **self._own_compile_config} if config else config
 
     # Keras calls `compile` only where it is not overridden.
     def compile_from_config(self, config):
@@ -103,17 +108,23 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
 
     # Keras clips the gradients of each replica, and knows nothing of gradients of single tasks.
     def train_step(self, *args):
-        _note_shapes(self._train_guard, args[-1])
+        self._note_shapes(self._train_guard, args[-1])
         step = super().train_step
         if self.trainable_weights and clips_on_replicas(self.optimizer):
             step = functools.partial(clipped_step, self)
         weighting = self.task_weighting
         return step(*args) if weighting is None else weighting.train_step(self, step, *args)
 
-    # Counts programs.
+    # Counts programs, as `train_step` does.
     def test_step(self, *args):
-        _note_shapes(self._test_guard, args[-1])
+        self._note_shapes(self._test_guard, args[-1])
         return super().test_step(*args)
+
+    def _note_shapes(self, guard, batch):
+        # JAX calls a step only to compile it, unless it runs eagerly.
+        compiles = keras.backend.backend() == "jax" and self.jit_compile and not self.run_eagerly
+        if guard is not None and compiles:
+            guard.meet(batch)
 
     # Lets `task_weighting` choose the factors, and names a task whose targets do not fit.
     def compute_loss(
@@ -219,12 +230,13 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         for name, guard in guards.items():
             if unseen and hasattr(arguments.get(name), "as_numpy_iterator"):
                 arguments[name] = guard.watch(arguments[name])
+        before = self._train_guard, self._test_guard  # of a `fit` whose callback evaluates
         self._train_guard = guards["x"]
         self._test_guard = guards["x" if method == "evaluate" else _VALIDATION]
         try:
             yield
         finally:
-            self._train_guard = self._test_guard = None
+            self._train_guard, self._test_guard = before
 
     def make_variables(self) -> None:
         """Makes the variables of a compiled model's optimizer, losses and metrics.
@@ -243,12 +255,6 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
             with keras.StatelessScope(state_mapping=values):
                 self.compute_loss(x=None, y=y, y_pred=y_pred, training=False)
                 self.compute_metrics(x=None, y=y, y_pred=y_pred)
-
-
-def _note_shapes(guard, batch):
-    """Counts a program: JAX calls a step only to compile it."""
-    if guard is not None and keras.backend.backend() == "jax":
-        guard.meet(batch)
 
 
 class _Watch(keras.callbacks.Callback):

@@ -90,9 +90,10 @@ def augment(
     # As in `EpochReader`: `flat_map` asks for the epoch when an iteration starts.
     changed = tf.data.Dataset.range(1).flat_map(one_epoch)
     size = int(dataset.cardinality())
+    num_shapes = getattr(dataset, "num_shapes", None)
     if position is None:
-        return changed.apply(tf.data.experimental.assert_cardinality(size)).prefetch(2)
-    return Mixture(changed, size).prefetch(2)
+        changed = changed.apply(tf.data.experimental.assert_cardinality(size))
+    return Mixture(changed, size, num_shapes).prefetch(2)
 
 
 def _traced(task, transform, spec):

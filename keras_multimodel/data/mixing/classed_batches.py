@@ -58,7 +58,7 @@ def classed_batches(
         }
         # The task that needs the most steps decides how often a pass is of a class.
         steps = [max(part.num_batches for part in of_class) for of_class in zip(*parts.values())]
-        sequence = _ClassSequence(steps, seed)
+        sequence = _ClassSequence(steps, seed, shuffle=None not in buffers.values())
         for name, of_task in parts.items():
             made[name] = TaskBatches(
                 _start_at([part.start_at for part in of_task], sequence),
@@ -119,9 +119,16 @@ def _class_batches(dataset, task, classes, number, buffer, in_every_step):
     """Returns the batches of one class of a task."""
     shape = classes.shapes[number]
     longest = np.array([shape[part][axis] for part, axis in task.axes])
+    if task.token_budget and longest.sum() > task.token_budget:
+        raise ValueError(
+            "`token_budget` must hold the longest inputs and the longest targets of a length class "
+            "together: choose more classes, a greater budget, or lengths='dynamic'. "
+            f"Received: token_budget={task.token_budget}, and a class of lengths {longest.tolist()}"
+        )
     size = int((classes.of_example == number).sum())
     members = _members(dataset, classes, number)
-    buffer = buffer and min(buffer, size)
+    # The classes share the memory of the task.
+    buffer = buffer and min(size, max(1, buffer * size // len(classes.of_example)))
     return fixed_batches(members, task.rows_at(longest), size, buffer, in_every_step, shape)
 
 
@@ -154,24 +161,25 @@ class _ClassSequence:
     Args:
         steps: steps of each class in a pass.
         seed: of the order.
+        shuffle: whether epochs have orders of their own; if not, they all begin with the same one.
     """
 
-    def __init__(self, steps: list[int], seed: int):
+    def __init__(self, steps: list[int], seed: int, shuffle: bool):
         self._classes = np.repeat(np.arange(len(steps)), steps)
         self._steps = tf.constant(steps, "int64")
         self._seed = seed
+        self._shuffle = shuffle
 
     def _one_pass(self, order, number):
-        seed = tf.stack([tf.constant(self._seed, "int64"), order + number])
+        number += order * self._shuffle
+        seed = tf.stack([tf.constant(self._seed, "int64"), number])
         return tf.random.experimental.stateless_shuffle(tf.constant(self._classes, "int64"), seed)
 
     def before(self, order: Any, number: Any) -> Any:
         """Returns how many steps of each class come before a step, int64 `(classes,)`."""
         size = len(self._classes)
         begun = self._one_pass(order, number // size)[: number % size]
-        counts = tf.math.bincount(
-            tf.cast(begun, "int32"), minlength=len(self._steps), dtype="int64"
-        )
+        counts = tf.reduce_sum(tf.one_hot(begun, len(self._steps), dtype="int64"), axis=0)
         return number // size * self._steps + counts
 
     def dataset(self, order: Any, number: Any) -> tf.data.Dataset:

@@ -6,7 +6,8 @@ length into a few classes, each with one length to pad to, and a batch is of one
 
 A joint step is of one class for all its tasks, so that there are as many programs as classes, not
 as many as combinations of them. For that, a class holds the same share of each task: a task's
-short examples are seen together with the short ones of the others, and as often as its long ones.
+short examples are seen together with the short ones of the others, and about as often as its long
+ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.data.mixing.task_batches import PARTS, has_length, variable_axes
 
 _GRID = 40  # the places between which the shares of classes are chosen
+# Steps of a class in a pass. Their number is rounded up, so that a class of one step and a bit
+# would be seen nearly twice as often as the others.
+_MIN_STEPS = 4
 
 
 class LengthClasses(NamedTuple):
@@ -193,6 +197,10 @@ def classify(tasks: Mapping[str, TaskLengths], num_classes: int) -> dict[str, Le
             longest = np.maximum.accumulate(cells[i:], axis=0).sum(axis=1)
             share = (np.array(ends[i + 1 :]) - ends[i]) / len(order)
             cost[i, i + 1 :] += rows * share * longest
+    batches = max(task.weights.sum() / (task.rows or task.token_budget) for task in tasks.values())
+    cells = np.arange(grid + 1) - np.arange(grid)[:, None]
+    cost[cells * batches < _MIN_STEPS * grid] = np.inf
+    cost[0, grid] = 0.0 if np.isinf(cost[0, grid]) else cost[0, grid]  # one class is always allowed
     bounds = _cheapest(cost, min(num_classes, grid))
     return {name: _classes(task, orders[name], cuts[name], bounds) for name, task in tasks.items()}
 
@@ -200,7 +208,7 @@ def classify(tasks: Mapping[str, TaskLengths], num_classes: int) -> dict[str, Le
 def _cuts(weights, grid):
     """Returns where the examples, sorted, are cut into cells of equal weight, none empty."""
     total = np.cumsum(weights)
-    cuts = np.searchsorted(total, total[-1] * np.arange(grid + 1) / grid)
+    cuts = np.searchsorted(total, total[-1] * np.arange(grid + 1) / grid, side="right")
     cuts[-1] = len(weights)
     # Each at least one after the cut before it, and one before the cut after it.
     steps = np.arange(grid + 1)
@@ -213,14 +221,14 @@ def _cheapest(cost, num_classes):
     grid = len(cost)
     best = np.full(grid + 1, np.inf)
     best[0] = 0.0
-    origins = []
+    origins, totals = [], []
     for _ in range(num_classes):
-        through = best[:-1, None] + np.where(cost > 0, cost, np.inf)
+        through = best[:-1, None] + cost
         origins.append(through.argmin(axis=0))
         best = through.min(axis=0)
-        best[0] = np.inf
+        totals.append(best[grid])
     bounds = [grid]
-    for origin in reversed(origins):
+    for origin in reversed(origins[: int(np.argmin(totals)) + 1]):
         bounds.append(int(origin[bounds[-1]]))
     return bounds[::-1]
 

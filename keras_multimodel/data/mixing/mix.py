@@ -73,16 +73,17 @@ def mix(
             as many examples as fit, instead of a fixed number, and every example of a pass once.
             One number is for all tasks with sequences.
         lengths: what batches are padded to. `"dynamic"`: the longest example of each step, so that
-            nearly every step has shapes of its own. A number: so many length classes, chosen for
-            little padding; a step is of one class in all its tasks. A dict from tasks to the
-            lengths that their batches may have, in ascending order, for inputs and targets alike or
-            as a dict of the two; there are as many classes as in the longest list. Where the
-            backend compiles a program for each set of shapes (JAX, or TensorFlow with
-            `jit_compile=True`), the classes make the programs few: `num_shapes` of the mixture says
-            how many. By default 3 on JAX, except for infinite data sets, and `"dynamic"` elsewhere.
-            Classes read every example once at this call to learn its length, and then once per
-            class in a pass: cache what is slow to decode. With a token budget, the last batch of a
-            class is filled up from the next pass.
+            nearly every step has shapes of its own. A number: at most so many length classes, of at
+            least four steps in a pass, chosen for little padding; a step is of one class in all its
+            tasks. A dict from tasks to the lengths that their batches may have, in ascending order,
+            for inputs and targets alike or as a dict of the two; there are as many classes as in
+            the longest list. Where the backend compiles a program for each set of shapes (JAX, or
+            TensorFlow with `jit_compile=True`), the classes make the programs few: `num_shapes` of
+            the mixture says how many. By default 3 on JAX, and `"dynamic"` elsewhere and for data
+            sets that are infinite, or may be. Classes read every example once at this call to learn
+            its length, and then once per class in a pass, always in the same order: cache what is
+            slow to decode, and let `mix` shuffle. With a token budget, the last batch of a class is
+            filled up from the next pass.
 
     Returns:
         A finite `tf.data.Dataset` of known cardinality.
@@ -123,7 +124,7 @@ def mix(
         for name, size in sizes.items()
     }
     classed, num_shapes = {}, 0
-    if (chosen := _chosen_lengths(lengths, datasets, default=3)) != "dynamic":
+    if (chosen := _chosen_lengths(lengths, datasets, 3, steps)) != "dynamic":
         classed, num_shapes = classed_batches(datasets, chosen, rows, budgets, buffers, seed, joint)
     batches = {}
     for name, dataset in datasets.items():
@@ -162,13 +163,9 @@ def mix(
         # Nothing moves the position, so that every epoch is whole.
         epochs = epochs.apply(tf.data.experimental.assert_cardinality(steps))
     static = [name for name in datasets if not variable_axes(datasets[name].element_spec)]
-    if len(static) + len(classed) < len(datasets):
-        num_shapes = None  # a task is padded to the longest of each step
-    elif joint:
-        num_shapes = max(1, num_shapes)
-    else:
-        num_shapes += len(static)
-    return Mixture(epochs, steps, num_shapes)
+    num_shapes = max(1, num_shapes) if joint else num_shapes + len(static)
+    dynamic = len(static) + len(classed) < len(datasets)
+    return Mixture(epochs, steps, None if dynamic else num_shapes)
 
 
 def batch(
@@ -198,7 +195,7 @@ def batch(
     if not isinstance(task, str):
         raise ValueError(f"`task` must be the name of a task. Received: task={task!r}")
     _check_datasets({task: dataset})
-    lengths = _chosen_lengths(lengths, {task: dataset}, default=1)
+    lengths = _chosen_lengths(lengths, {task: dataset}, 1)
     if lengths == "dynamic" or not variable_axes(dataset.element_spec):
         batches = dataset.padded_batch(batch_size)
         return batches.map(lambda examples: _to_model({task: examples})).prefetch(2)
@@ -207,15 +204,17 @@ def batch(
     return Mixture(batches, steps, num_shapes)
 
 
-def _chosen_lengths(lengths, datasets, default):
+def _chosen_lengths(lengths, datasets, default, steps=None):
     """Returns the lengths to use where the user gave none, and checks that they can be measured."""
-    endless = [
-        name
+    sizes = {
+        name: int(dataset.cardinality())
         for name, dataset in datasets.items()
-        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY
-        and variable_axes(dataset.element_spec)
-    ]
+        if variable_axes(dataset.element_spec)
+    }
+    endless = [name for name, size in sizes.items() if size == tf.data.INFINITE_CARDINALITY]
     if lengths is None:
+        if steps is not None and tf.data.UNKNOWN_CARDINALITY in sizes.values():
+            return "dynamic"  # measuring might never end
         # JAX compiles every function for its shapes. TensorFlow does so only with `jit_compile`,
         # which is not known here; torch does not.
         return default if keras.backend.backend() == "jax" and not endless else "dynamic"

@@ -160,7 +160,8 @@ class Mixture(tf.data.Dataset):
 
     def repeat(self, count: int | None = None, **kwargs: Any) -> "Mixture":
         """Returns the mixture, repeated; see `tf.data.Dataset.repeat`."""
-        steps = -1 if count is None or count < 0 else self._steps * count
+        endless = self._steps < 0 or count is None or count < 0
+        steps = -1 if endless else self._steps * (count or 0)
         return Mixture(super().repeat(count, **kwargs), steps, self.num_shapes)
 
     def _inputs(self):

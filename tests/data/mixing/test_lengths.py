@@ -78,27 +78,37 @@ def test_classes_hold_their_examples_and_equal_shares(a, b, num_classes):
 @settings(max_examples=50)
 @given(pairs, st.integers(1, 4))
 def test_no_other_classes_have_less_padding(pairs, num_classes):
-    (made,) = classify({"a": task(pairs)}, num_classes).values()
+    (made,) = classify({"a": task(pairs, rows=1)}, num_classes).values()
 
     def positions(groups):
         return sum(len(group) * np.max(group, axis=0).sum() for group in groups)
 
     measured = np.array(pairs)
     got = [measured[made.of_example == k] for k in range(len(made.shapes))]
-    # All ways to cut the examples, sorted by their total lengths, into up to `num_classes` parts.
+    # All ways to cut the examples, sorted by their total lengths, into up to `num_classes` parts of
+    # at least four batches, which are of one example here.
     ordered = measured[np.argsort(measured.sum(axis=1), kind="stable")]
     ways = [
         np.split(ordered, list(cuts))
         for count in range(min(num_classes, len(pairs)))
         for cuts in itertools.combinations(range(1, len(pairs)), count)
     ]
+    ways = [way for way in ways if len(way) == 1 or min(map(len, way)) >= 4]
     assert positions(got) == min(map(positions, ways))
 
 
 def test_a_budget_gives_classes_equal_work():
-    # Ten examples of length 1 + 1 and one of 10 + 10: half of the work is the long one.
-    made = classify({"a": task([(1, 1)] * 10 + [(10, 10)], rows=0, token_budget=20)}, 2)["a"]
-    assert made.of_example.tolist() == [0] * 10 + [1]
+    # 100 examples of length 1 + 1 and 10 of 10 + 10: half of the work is with the long ones.
+    made = classify({"a": task([(1, 1)] * 100 + [(10, 10)] * 10, rows=0, token_budget=20)}, 2)["a"]
+    assert made.of_example.tolist() == [0] * 100 + [1] * 10
+
+
+def test_a_class_has_steps_enough_to_be_seen_as_often_as_the_others():
+    # Two long examples in batches of 32 would be seen 16 times in a pass.
+    pairs = [(5, 5)] * 38 + [(100, 100)] * 2
+    assert len(classify({"a": task(pairs, rows=32)}, 2)["a"].shapes) == 1
+    steps = list(data.mix({"a": random_sequences(100, 3)}, batch_size=4, lengths=3))
+    assert seen(steps, "a").max() <= 2 and len(steps) <= 100 // 4 + 3
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 3))
@@ -108,7 +118,7 @@ def test_a_budget_leaves_no_class_empty(lengths, num_classes):
     assert np.bincount(made.of_example).min() >= 1
 
 
-TASKS = {"a": random_sequences(50, 1), "b": random_sequences(19, 2), "c": images(20)}
+TASKS = {"a": random_sequences(80, 1), "b": random_sequences(40, 2), "c": images(20)}
 SHARES = {"a": 4, "b": 3, "c": 2}
 
 
@@ -118,13 +128,30 @@ def test_joint_steps(lengths):
     assert mixed.num_shapes == (lengths if isinstance(lengths, int) else 3)
     for _ in range(2):
         steps = list(mixed)
-        assert len(steps) == int(mixed.cardinality()) and len(steps) <= 50 // 4 + 3
+        assert len(steps) == int(mixed.cardinality()) and len(steps) <= 80 // 4 + 3
         assert len(set(shapes_of(steps))) <= mixed.num_shapes
-        assert seen(steps, "a").min() >= 1 and len(seen(steps, "a")) == 50
-        assert seen(steps, "b").min() >= 1 and len(seen(steps, "b")) == 19
+        assert seen(steps, "a").min() >= 1 and len(seen(steps, "a")) == 80
+        assert seen(steps, "b").min() >= 1 and len(seen(steps, "b")) == 40
     if isinstance(lengths, dict):
         found = {x["a"]["inputs"].shape[1] for x, _ in steps}
         assert found <= {8, 16, 32}
+
+
+def test_without_shuffling_every_epoch_is_the_same():
+    mixed = data.mix(TASKS, shares=SHARES, shuffle=False, steps=5, lengths=3)
+    one, two = ([x["a"]["inputs"].numpy().tolist() for x, _ in mixed] for _ in range(2))
+    assert one == two
+
+
+def test_data_of_unknown_size_may_be_endless(monkeypatch):
+    monkeypatch.setattr(module.keras.backend, "backend", lambda: "jax")
+    endless = TASKS["a"].repeat().filter(lambda example: True)
+    assert data.mix({"a": endless}, batch_size=4, steps=3).num_shapes is None
+
+
+def test_augmented_steps_have_the_shapes_of_the_mixture():
+    mixed = data.mix(TASKS, shares=SHARES, lengths=3)
+    assert data.augment(mixed, {"c": lambda x, seed: x}, seed=0).num_shapes == 3
 
 
 def test_nothing_is_padded_away_or_invented():
@@ -139,7 +166,7 @@ def test_nothing_is_padded_away_or_invented():
 
 def test_schedule_has_the_sum_of_the_tasks_shapes():
     schedule = data.schedules.Proportional()
-    mixed = data.mix(TASKS, batch_size=4, lengths=3, schedule=schedule)
+    mixed = data.mix(TASKS, batch_size=3, lengths=3, schedule=schedule)
     assert mixed.num_shapes == 3 + 3 + 1
     shapes = shapes_of(step for _ in range(3) for step in mixed)
     assert len(set(shapes)) == 7
@@ -183,14 +210,14 @@ def test_an_epoch_resumes_at_any_step(schedule, steps):
 
 def test_batch():
     for lengths, most in ((1, 2), (3, 4)):
-        batches = data.batch(TASKS["a"], "a", 8, lengths=lengths)
-        assert batches.num_shapes == most
+        batches = data.batch(TASKS["a"], "a", 6, lengths=lengths)
+        assert 2 <= batches.num_shapes <= most
         assert len(set(shapes_of(batches))) <= most
-        assert seen(batches, "a").tolist() == [1] * 50
+        assert seen(batches, "a").tolist() == [1] * 80
         order = np.concatenate([x["a"]["inputs"].numpy()[:, 0] for x, _ in batches])
-        assert order.tolist() == list(range(1, 51))
-    dynamic = data.batch(TASKS["a"], "a", 8, lengths="dynamic")
-    for fixed, free in zip(data.batch(TASKS["a"], "a", 8, lengths=3), dynamic):
+        assert order.tolist() == list(range(1, 81))
+    dynamic = data.batch(TASKS["a"], "a", 6, lengths="dynamic")
+    for fixed, free in zip(data.batch(TASKS["a"], "a", 6, lengths=3), dynamic):
         width = free[1]["a"].shape[1]
         np.testing.assert_array_equal(fixed[1]["a"][:, :width], free[1]["a"])
         assert not np.any(fixed[1]["a"][:, width:])
@@ -212,7 +239,7 @@ def test_dynamic_is_the_default_where_nothing_compiles():
 def test_jax_has_classes_by_default(monkeypatch):
     monkeypatch.setattr(module.keras.backend, "backend", lambda: "jax")
     assert data.mix(TASKS, shares=SHARES).num_shapes == 3
-    assert data.batch(TASKS["a"], "a", 8).num_shapes == 2
+    assert data.batch(TASKS["a"], "a", 6).num_shapes == 2
     endless = data.mix({"a": TASKS["a"].repeat()}, batch_size=4, steps=3)
     assert endless.num_shapes is None
 
@@ -240,6 +267,12 @@ def test_infinite_data():
     endless = {"a": TASKS["a"].repeat()}
     with pytest.raises(ValueError, match="`lengths` needs all lengths .*infinite"):
         data.mix(endless, batch_size=4, steps=3, lengths=2)
+
+
+def test_a_class_beyond_the_budget():
+    crossed = sequences([90, 10] * 20, [10, 90] * 20)
+    with pytest.raises(ValueError, match=r"`token_budget` must hold .* lengths \[90, 90\]"):
+        data.mix({"a": crossed}, token_budget=100, lengths=1)
 
 
 def test_longer_than_the_budget():
