@@ -206,23 +206,25 @@ def batch(
 
 def _chosen_lengths(lengths, datasets, default, steps=None):
     """Returns the lengths to use where the user gave none, and checks that they can be measured."""
+    # JAX compiles every function for its shapes. TensorFlow does so only with `jit_compile`, which
+    # is not known here; torch does not.
+    if lengths == "dynamic" or (lengths is None and keras.backend.backend() != "jax"):
+        return "dynamic"
     sizes = {
         name: int(dataset.cardinality())
         for name, dataset in datasets.items()
         if variable_axes(dataset.element_spec)
     }
     endless = [name for name, size in sizes.items() if size == tf.data.INFINITE_CARDINALITY]
-    if lengths is None:
-        if steps is not None and tf.data.UNKNOWN_CARDINALITY in sizes.values():
-            return "dynamic"  # measuring might never end
-        # JAX compiles every function for its shapes. TensorFlow does so only with `jit_compile`,
-        # which is not known here; torch does not.
-        return default if keras.backend.backend() == "jax" and not endless else "dynamic"
-    if endless and lengths != "dynamic":
+    if lengths is not None and endless:
         raise ValueError(
             f"`lengths` needs all lengths of `datasets['{endless[0]}']`, which is infinite. "
             f"Received: lengths={lengths}"
         )
+    # Measuring data of unknown size might never end.
+    unknown = steps is not None and tf.data.UNKNOWN_CARDINALITY in sizes.values()
+    if lengths is None:
+        return "dynamic" if endless or unknown else default
     return lengths
 
 
