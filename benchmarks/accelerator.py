@@ -44,15 +44,21 @@ def plan(quick):
     return lines
 
 
-def median_ms(function, runs):
-    """Returns the median time of a call, after a first one."""
-    function()
+def first_and_median(function, runs):
+    """Returns the seconds of a first call, and the median milliseconds of the later ones."""
     times = []
-    for _ in range(runs):
+    for _ in range(runs + 1):
         start = time.perf_counter()
         function()
-        times.append(1e3 * (time.perf_counter() - start))
-    return round(sorted(times)[runs // 2], 2)
+        times.append(time.perf_counter() - start)
+    return summary(times)
+
+
+def summary(seconds):
+    """Returns the first of some times, and the median of the others."""
+    first, *later = seconds
+    middle = sorted(later)[len(later) // 2]
+    return {"first_step_s": round(first, 1), "step_ms": round(1e3 * middle, 2)}
 
 
 def peak_mib():
@@ -99,11 +105,7 @@ def train(model, data, steps):
 
     clock = Clock()
     model.fit(data, epochs=1, steps_per_epoch=steps, verbose=0, callbacks=[clock])
-    later = sorted(clock.times[1:])
-    return {
-        "first_step_s": round(clock.times[0], 1),
-        "step_ms": round(1e3 * later[len(later) // 2], 1),
-    }
+    return summary(clock.times)
 
 
 def eight_tasks(quick, jit):
@@ -172,7 +174,7 @@ def experts(quick, jit):
         model.compile("sgd", "mse", jit_compile=jit)
         yield {
             "case": f"{name}, {tokens} tokens",
-            "step_ms": median_ms(lambda m=model: m.train_on_batch(x, x), 3 if quick else 20),
+            **first_and_median(lambda m=model: m.train_on_batch(x, x), 3 if quick else 20),
             "peak_mib": peak_mib(),
         }
 
@@ -191,15 +193,11 @@ def generation(quick, jit):
     for batch in (1, 4) if quick else (1, 16, 256):
         inputs = list(random.integers(2, 500, (batch, 64)).astype("int32"))
         run = lambda inputs=inputs: model.generate("text", inputs, max_length=length)  # noqa: E731
-        start = time.perf_counter()
-        run()
-        first = time.perf_counter() - start
-        milliseconds = median_ms(run, 2 if quick else 5)
+        times = first_and_median(run, 2 if quick else 5)
         yield {
             "case": f"{length} ids, {batch} inputs",
-            "first_step_s": round(first, 1),
-            "step_ms": milliseconds,
-            "tokens_per_s": round(1e3 * batch * length / milliseconds),
+            **times,
+            "tokens_per_s": round(1e3 * batch * length / times["step_ms"]),
             "peak_mib": peak_mib(),
         }
 
@@ -229,15 +227,12 @@ def model_2017(quick, jit):
             kmm.losses.LabelSmoothedCrossentropy(0.1, mask_id=0),
             jit_compile=jit,
         )
-        start = time.perf_counter()
-        model.train_on_batch(x, ids)
-        first = time.perf_counter() - start
-        milliseconds = median_ms(lambda m=model: m.train_on_batch(x, ids), 2 if quick else 10)
+        run = lambda model=model: model.train_on_batch(x, ids)  # noqa: E731
+        times = first_and_median(run, 2 if quick else 10)
         yield {
             "case": f"width {width}, {top_k} of {count} experts",
-            "first_step_s": round(first, 1),
-            "step_ms": milliseconds,
-            "tokens_per_s": round(2e3 * rows * length / milliseconds),
+            **times,
+            "tokens_per_s": round(2e3 * rows * length / times["step_ms"]),
             "peak_mib": peak_mib(),
         }
 

@@ -159,7 +159,11 @@ class BuiltBeforeData(keras.Model):
     _batches: weakref.ref | None = None
 
     def make_variables(self) -> None:
-        """Makes the variables of optimizer, losses and metrics that do not exist yet."""
+        """Makes the variables of optimizer, losses and metrics that do not exist yet.
+
+        Raises:
+            NotImplementedError: a subclass must define it.
+        """
         raise NotImplementedError
 
     def clone_arguments(self, clone: Callable) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class CompositeLayer(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        # A mask goes on to the next layer: without this Keras drops it, and warns.
+        # Without this, Keras warns, and does not pass the mask to the next layer.
         self.supports_masking = True
 
     def make(

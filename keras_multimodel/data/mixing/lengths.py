@@ -64,7 +64,7 @@ class TaskLengths(NamedTuple):
 
     def rows_at(self, longest: np.ndarray) -> int:
         """Returns the examples of a batch that is padded to some lengths, `(axes,)`."""
-        return self.rows or max(1, self.token_budget // int(longest.sum()))
+        return self.rows or self.token_budget // int(longest.sum())
 
 
 def parse_lengths(
@@ -148,7 +148,7 @@ def measure(
     for column, (part, axis) in enumerate(axes):
         if part in allowed and has_length(spec[part]):
             measured[:, column] = _rounded_up(name, part, measured[:, column], allowed[part])
-    # An axis of length 0 has no place in a model; `fill_empty_batches` there expects the same.
+    # Convolutions fail on axes of length 0.
     measured = np.maximum(measured, 1)
     totals = measured.sum(axis=1)
     if token_budget and totals.max() > token_budget:
@@ -198,9 +198,10 @@ def classify(tasks: Mapping[str, TaskLengths], num_classes: int) -> dict[str, Le
             share = (np.array(ends[i + 1 :]) - ends[i]) / len(order)
             cost[i, i + 1 :] += rows * share * longest
     batches = max(task.weights.sum() / (task.rows or task.token_budget) for task in tasks.values())
-    cells = np.arange(grid + 1) - np.arange(grid)[:, None]
-    cost[cells * batches < _MIN_STEPS * grid] = np.inf
-    cost[0, grid] = 0.0 if np.isinf(cost[0, grid]) else cost[0, grid]  # one class is always allowed
+    widths = np.arange(grid + 1) - np.arange(grid)[:, None]
+    allowed = widths * batches >= _MIN_STEPS * grid
+    allowed[0, grid] = True  # one class of all examples
+    cost[~allowed] = np.inf
     bounds = _cheapest(cost, min(num_classes, grid))
     return {name: _classes(task, orders[name], cuts[name], bounds) for name, task in tasks.items()}
 
