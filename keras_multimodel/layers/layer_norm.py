@@ -1,7 +1,6 @@
 """Layer normalization."""
 
 import keras
-from keras import ops
 
 from keras_multimodel.argument_checks import positive
 from keras_multimodel.ops.numerics import layer_norm
@@ -38,10 +37,7 @@ class LayerNorm(keras.layers.Layer):
         self.offset = self.add_weight(name="offset", shape=shape, initializer="zeros")
 
     def call(self, inputs: Tensor):
-        # As a matrix of rows, for which the gradients to scale and offset sum over one axis.
-        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        y = layer_norm(rows, self.scale, self.offset, self.epsilon)
-        return ops.reshape(y, ops.shape(inputs))
+        return layer_norm(inputs, self.scale, self.offset, self.epsilon)
 
     def compute_output_shape(self, input_shape: Shape):
         return input_shape

@@ -37,22 +37,23 @@ def layer_norm(x: Tensor, scale: Tensor, offset: Tensor, epsilon: float) -> Tens
     training step 1.05 times as long (2 CPU cores).
 
     Args:
-        x: `(rows, channels)`.
+        x: `(..., channels)`.
         scale: `(channels,)`.
         offset: `(channels,)`.
         epsilon: keeps the root of a constant row's variance from 0.
 
     Returns:
-        `(rows, channels)` of the dtype of `x`.
+        A tensor of the shape and dtype of `x`.
     """
-    # The variance of bfloat16 values would have 8 bits.
-    wide = at_least_float32(x)
+    # As a matrix of rows, for which the gradients to scale and offset sum over one axis. In float32
+    # at least: the variance of bfloat16 values would have 8 bits.
+    wide = at_least_float32(ops.reshape(x, (-1, x.shape[-1])))
     scale, offset = ops.cast(scale, wide.dtype), ops.cast(offset, wide.dtype)
     if keras.backend.backend() == "tensorflow":
         y = _tensorflow_layer_norm(wide, scale, offset, epsilon)
     else:
         y = _layer_norm(wide, scale, offset, epsilon)[0]
-    return ops.cast(y, x.dtype)
+    return ops.cast(ops.reshape(y, ops.shape(x)), x.dtype)
 
 
 def _layer_norm(x, scale, offset, epsilon):

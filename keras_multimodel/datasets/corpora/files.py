@@ -55,11 +55,23 @@ def find_files(folder: Path, pattern: str) -> list[Path]:
     Returns:
         The paths, sorted.
     """
-    paths = (path for path in folder.glob(pattern) if not is_hidden(path.relative_to(folder)))
+    paths = (path for path in folder.glob(pattern) if not _is_hidden(path.relative_to(folder)))
     return sorted(path for path in paths if not path.is_dir())
 
 
-def is_hidden(path: Path) -> bool:
+def find_folders(folder: Path) -> list[Path]:
+    """Finds the folders that stand in a folder, sorted, without those that `find_files` hides."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir()
+        and not _is_hidden(Path(path.name))
+        # A link back to the folder, or to one above it, would hold the files of all the others.
+        and not folder.resolve().is_relative_to(path.resolve())
+    )
+
+
+def _is_hidden(path: Path) -> bool:
     """Returns whether a part of a relative path is hidden, or litter of a system."""
     return any(part.startswith(".") or part.lower() in _LITTER for part in path.parts)
 

@@ -10,7 +10,7 @@ from keras_multimodel.data.preprocessing.text_files import decode_utf8
 from keras_multimodel.datasets.corpora.files import (
     existing_folder,
     find_files,
-    is_hidden,
+    find_folders,
     with_contents,
 )
 
@@ -74,21 +74,13 @@ def image_classes(folder: str | Path) -> list[str]:
             is not UTF-8.
     """
     folder = existing_folder("folder", folder)
-    names = sorted(
-        path.name for path in folder.iterdir() if _is_class(folder, path) and _images(path)
-    )
+    names = [path.name for path in find_folders(folder) if _images(path)]
     if not names:
         expected = f"`folder` must have folders with images ({', '.join(_SUFFIXES)})"
         raise ValueError(f"{expected}. Received: folder={str(folder)!r}")
     for name in names:
         decode_utf8("folder", os.fsencode(folder / name))
     return names
-
-
-def _is_class(folder: Path, path: Path) -> bool:
-    # A link back to the folder, or to a folder above it, would hold the files of all classes.
-    is_loop = folder.resolve().is_relative_to(path.resolve())
-    return path.is_dir() and not is_loop and not is_hidden(Path(path.name))
 
 
 def _images(folder: Path) -> list[Path]:

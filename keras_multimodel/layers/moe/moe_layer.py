@@ -31,6 +31,7 @@ from keras_multimodel.layers.moe.routers.router import Router, Routing
 from keras_multimodel.layers.moe.routers.switch_router import SwitchRouter
 from keras_multimodel.layers.moe.routers.top_k_router import TopKRouter
 from keras_multimodel.layers.sublayers import CompositeLayer, attributes, clone_initializer
+from keras_multimodel.ops.numerics import layer_norm
 from keras_multimodel.ops.replicas import replica_sum
 from keras_multimodel.typing import Shape, Tensor
 
@@ -162,7 +163,7 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
         self.shared_kernels = []
         if self.shared_expert_dim:
             self.shared_kernels = self._add_kernels("shared_", 1, self.shared_expert_dim)
-        # Saved models find the weights under these attributes: keep the names.
+        # Holds scale and offset, under the names where saved models have them: keep these names.
         self.norm = self.make(LayerNorm, input_shape, name="norm")
         if self.count_tokens:
             self.expert_tokens = self._add_counter("expert_tokens", self.num_experts)
@@ -187,7 +188,8 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
             self.expert_tokens.assign(self.expert_tokens + new[: self.num_experts])
             self.router_totals.assign(self.router_totals + new[self.num_experts :])
         outputs = self._experts(ops.reshape(inputs, (-1, self.hidden_dim)), kept)
-        return self.norm(ops.add(inputs, ops.reshape(outputs, ops.shape(inputs))))
+        outputs = ops.add(inputs, ops.reshape(outputs, ops.shape(inputs)))
+        return layer_norm(outputs, self.norm.scale, self.norm.offset, self.norm.epsilon)
 
     def compute_output_shape(self, input_shape: Shape):
         return input_shape
