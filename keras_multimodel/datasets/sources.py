@@ -1,6 +1,7 @@
 """The files that ship with the library, and which of their rows are held out: one rule for all."""
 
 import functools
+import gzip
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,19 +16,33 @@ TABLES = {
     "speech": "speech/transcripts.tsv",
     "en_de": "translation/en-de.tsv",
     "en_fr": "translation/en-fr.tsv",
+    "libreoffice_en_de": "translation/libreoffice-en-de.tsv.gz",
+    "libreoffice_en_fr": "translation/libreoffice-en-fr.tsv.gz",
     "parse": "parsing/trees.tsv",
 }
 # Columns of the tables without a header.
 COLUMNS = {"en_de": ("en", "de"), "en_fr": ("en", "fr"), "parse": ("en", "tree")}
 # Columns that are sentences: what no two splits may share. Trees hold no words but these.
-SENTENCES = {"emoji": LANGUAGES, "speech": ("text",), **COLUMNS, "parse": ("en",)}
+SENTENCES = {
+    "emoji": LANGUAGES,
+    "speech": ("text",),
+    "en_de": ("en", "de"),
+    "en_fr": ("en", "fr"),
+    "libreoffice_en_de": ("en", "de"),
+    "libreoffice_en_fr": ("en", "fr"),
+    "parse": ("en",),
+}
 
 
 @functools.cache
 def table(source: str) -> dict[str, tuple[str, ...]]:
     """Reads a table as column -> values."""
+    path = FILES / TABLES[source]
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
     # Not `splitlines`, which splits at line separators within a sentence too, such as U+2028.
-    lines = (FILES / TABLES[source]).read_text(encoding="utf-8").rstrip("\n").split("\n")
+    lines = content.decode("utf-8").rstrip("\n").split("\n")
     rows = [line.split("\t") for line in lines]
     header = COLUMNS.get(source) or rows.pop(0)
     return dict(zip(header, zip(*rows, strict=True), strict=True))
@@ -71,7 +86,7 @@ def emoji_images() -> np.ndarray:
 
 def letters(sentence: str) -> str:
     """Returns the letters of `sentence` in lowercase: what makes two sentences the same one."""
-    return "".join(char for char in sentence.lower() if char.isalpha())
+    return "".join(filter(str.isalpha, sentence.lower()))
 
 
 def split_of(key: str) -> str:

@@ -192,7 +192,7 @@ SHIPPED = {"en_de": 2048, "de_en": 2048, "en_fr": 2048, "fr_en": 2048, "parse": 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_little_padding_on_the_shipped_text(name):
-    raw = datasets.load(name)
+    raw = datasets.load(name).take(2500)
     pairs = list(raw.as_numpy_iterator())
     texts = [value.decode() for pair in pairs for value in pair.values()]
     preprocessor = data.train_text_preprocessor(texts[:2000], 1000)

@@ -49,9 +49,9 @@ def test_no_character_is_lost_with_byte_fallback(text, sentence):
 
 
 def test_shipped_held_out_text_survives():
-    sentences = datasets.load("en_de").map(lambda example: example["targets"])
+    sentences = datasets.load("en_de").take(2500).map(lambda example: example["targets"])
     text = data.train_text_preprocessor(sentences, 1000)
-    for example in datasets.load("en_de", "test").as_numpy_iterator():
+    for example in datasets.load("en_de", "test").take(300).as_numpy_iterator():
         ids = text(example["targets"]).numpy()
         assert 2 not in ids
         normal = " ".join(example["targets"].decode().replace("…", "...").split())
