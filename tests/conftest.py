@@ -48,9 +48,25 @@ def strategy():
 
 
 # They take longest, and would leave one worker busy at the end while the others wait.
-_FIRST = ("test_backends", "test_eight_tasks_mirrored", "test_readme", "test_resume")
+_FIRST = [
+    "test_backends",
+    "test_eight_tasks_mirrored",
+    "test_readme",
+    "test_resume",
+    "test_benchmarks",
+    "test_mirrored_strategy",
+    "test_copies",
+    "test_mixture",
+]
+
+
+def pytest_configure(config):
+    """Has xdist keep the order of the files: its own puts files with few tests last."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items):
     """Runs the longest files first."""
-    items.sort(key=lambda item: item.path.stem not in _FIRST)
+    places = {name: place for place, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
