@@ -5,7 +5,7 @@ LATEST = .venv-latest/bin/python
 LATEST_INSTALLED = .venv-latest/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: install demo test test-latest coverage notebooks lint docs-figures
+.PHONY: install demo preset test test-latest coverage notebooks lint docs-figures
 
 install: $(INSTALLED)
 
@@ -27,6 +27,11 @@ $(LATEST_INSTALLED): pyproject.toml
 
 demo: $(INSTALLED)
 	$(PY) examples/eight_tasks.py
+
+# Hours on two cores. Start it again after any interruption, with fewer EPOCHS to end it early.
+EPOCHS ?= 80
+preset: $(INSTALLED)
+	$(PY) examples/train_preset.py --epochs $(EPOCHS)
 
 test: $(INSTALLED)
 	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile

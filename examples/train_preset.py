@@ -1,0 +1,196 @@
+"""Trains the preset "eight_tasks_tiny" on all data that ships with the library.
+
+Run from the repository: `python examples/train_preset.py`, or `make preset`. It takes hours on two
+CPU cores, and may be killed and started again at any time: it then continues where its last save
+was, some minutes back at most. `runs/preset` holds its state, the measures of each epoch in
+`log.jsonl`, and at the end `model.keras`.
+
+The learning rate rises, stays, and falls over the last `--decay` epochs. To end a run early, give
+fewer `--epochs` than planned, but at least `--decay` more than it has had.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import time
+
+import keras
+
+import keras_multimodel as kmm
+
+HIDDEN_DIM = kmm.VARIANTS["tiny"].hidden_dim
+TRANSLATION = ("en_de", "de_en", "en_fr", "fr_en")
+# Examples of each small task in a step, and positions of each translation, inputs and targets
+# together. The small tasks are seen more often than the translations, not much more.
+SHARES = {"digits": 8, "emoji": 6, "speech": 3, "parse": 4}
+TOKEN_BUDGET = 2048
+STEPS_PER_EPOCH = 100
+LEARNING_RATE = 2e-3
+
+
+def sentences(name, split="train"):
+    """Returns all texts of a translation."""
+    batches = kmm.datasets.load(name, split).batch(4096).as_numpy_iterator()
+    return [text for batch in batches for side in batch.values() for text in side]
+
+
+def targets(name):
+    """Returns the targets of a small task."""
+    return [example["targets"] for example in kmm.datasets.load(name).as_numpy_iterator()]
+
+
+def make_tasks():
+    """Builds the eight tasks: one net for images, one for audio, one for subwords shared by six."""
+    texts = sentences("en_de") + sentences("en_fr") + targets("emoji")
+    texts += [example["inputs"] for example in kmm.datasets.load("parse").as_numpy_iterator()]
+    text = kmm.data.train_text_preprocessor(texts, vocabulary_size=6000, max_length=72)
+    letters = kmm.data.train_text_preprocessor(
+        targets("speech"), vocabulary_size=64, model_type="char", byte_fallback=False
+    )
+    trees = kmm.data.train_tree_preprocessor(targets("parse"))
+    mel = kmm.data.AudioPreprocessor(num_mel_bins=24, frame_step=20)
+
+    subwords = kmm.layers.TextModality(text.vocabulary_size, HIDDEN_DIM, preprocessor=text)
+    images = kmm.layers.ImageModality(
+        HIDDEN_DIM, (32, 32, 3), num_blocks=2, preprocessor=kmm.data.ImagePreprocessor((32, 32))
+    )
+    audio = kmm.layers.AudioModality(
+        HIDDEN_DIM,
+        num_bins=24,
+        num_blocks=2,
+        channels=(24, HIDDEN_DIM),
+        stem_channels=16,
+        preprocessor=mel,
+    )
+    characters = kmm.layers.TextModality(letters.vocabulary_size, HIDDEN_DIM, preprocessor=letters)
+    brackets = kmm.layers.TextModality(trees.vocabulary_size, HIDDEN_DIM, preprocessor=trees)
+    classes = kmm.layers.CategoryModality(
+        10, HIDDEN_DIM, preprocessor=kmm.data.CategoryPreprocessor([str(i) for i in range(10)])
+    )
+    return [
+        kmm.Task("digits", images, classes),
+        kmm.Task("emoji", images, subwords, max_target_length=24),
+        kmm.Task("speech", audio, characters, max_target_length=112),
+        kmm.Task("parse", subwords, brackets, max_target_length=128),
+        *(kmm.Task(name, subwords, subwords, max_target_length=72) for name in TRANSLATION),
+    ]
+
+
+def make_model(tasks):
+    """Builds the model, not compiled."""
+    texts = ["speech", "parse", *TRANSLATION]
+    return kmm.MultiModel.from_variant(
+        "tiny",
+        tasks,
+        conv_block=kmm.layers.ConvBlock(HIDDEN_DIM, dropout=0.1),
+        # A step holds short or long examples of all tasks (see `mixture`), so that what passes the
+        # body as one batch has similar lengths. Characters and brackets are longer than subwords.
+        encoder_groups=[["digits", "emoji"], texts],
+        decoder_groups=[["emoji", *TRANSLATION], ["speech", "parse"]],
+    )
+
+
+def saved_model(folder):
+    """Returns the model before training, made once: each start gives its words the same ids."""
+    path = folder / "untrained.keras"
+    if not path.exists():
+        part = folder / "untrained.part.keras"
+        make_model(make_tasks()).save(part)
+        os.replace(part, path)
+    return keras.saving.load_model(path)
+
+
+def mixture(tasks, position):
+    """Returns the training data: every step holds all tasks, small ones changed at random."""
+    data = {
+        name: kmm.data.encode(kmm.datasets.load(name), task, cache=True)
+        for name, task in tasks.items()
+    }
+    steps = kmm.data.mix(
+        data,
+        shares=SHARES,
+        token_budget=dict.fromkeys(TRANSLATION, TOKEN_BUDGET),
+        lengths=4,
+        steps=STEPS_PER_EPOCH,
+        buffer_size=1 << 16,  # a whole pass
+        seed=1,
+        position=position,
+    )
+    shift = kmm.data.ImageAugment(shift=2)
+    changes = {"digits": shift, "emoji": shift, "speech": kmm.data.SpecAugment()}
+    return kmm.data.augment(steps, changes, seed=1, position=position)
+
+
+def validation(tasks):
+    """Returns held-out data: a quarter of the pairs, and all of the small tasks."""
+    data = {}
+    for name, task in tasks.items():
+        raw = kmm.datasets.load(name, "validation")
+        data[name] = kmm.data.encode(raw.shard(4, 0) if name in TRANSLATION else raw, task)
+    shares = {"digits": 60, "emoji": 11, "speech": 3, "parse": 11} | dict.fromkeys(TRANSLATION, 64)
+    return kmm.data.mix(data, shares=shares, shuffle=False, steps=8).cache()
+
+
+class Report(keras.callbacks.Callback):
+    """Prints log-perplexities of each epoch, training/held out, and appends all logs to a file."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.time()
+
+    def on_epoch_end(self, epoch, logs=None):
+        measures = (
+            f"{name} {'/'.join(f'{logs[key]:.2f}' for key in keys if key in logs)}"
+            for name in self.model.tasks
+            for keys in [(f"{name}_log_perplexity", f"val_{name}_log_perplexity")]
+        )
+        with open(self.path, "a") as file:
+            print(json.dumps({"epoch": epoch + 1, **logs}), file=file)
+        minutes = (time.time() - self.start) / 60
+        rate = float(self.model.optimizer.learning_rate)
+        print(f"epoch {epoch + 1:3d}  {minutes:4.1f} min  rate {rate:.1e} ", *measures, flush=True)
+
+
+def main(epochs, decay, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(1)
+    model = saved_model(folder)
+    position = kmm.data.Position()
+    # The average of the weights is what is evaluated, and what the model has at the end of `fit`.
+    model.compile(
+        keras.optimizers.Adam(
+            LEARNING_RATE, beta_2=0.98, global_clipnorm=2.0, use_ema=True, ema_momentum=0.999
+        )
+    )
+    callbacks = [
+        keras.callbacks.LearningRateScheduler(
+            lambda epoch: LEARNING_RATE * min(1.0, (epoch + 1) / 3, (epochs - epoch) / decay)
+        ),
+        keras.callbacks.SwapEMAWeights(),
+        Report(folder / "log.jsonl"),
+        kmm.callbacks.Resume(folder, position, save_freq=25),
+    ]
+    model.fit(
+        mixture(model.tasks, position),
+        steps_per_epoch=STEPS_PER_EPOCH,
+        epochs=epochs,
+        validation_data=validation(model.tasks),
+        validation_freq=5,
+        callbacks=callbacks,
+        verbose=0,
+    )
+    model.save(folder / "model.keras")
+    print(f"{epochs} epochs are done; the model is {folder / 'model.keras'}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=80)
+    parser.add_argument("--decay", type=int, default=16)
+    parser.add_argument("--folder", type=pathlib.Path, default="runs/preset")
+    arguments = parser.parse_args()
+    main(arguments.epochs, arguments.decay, arguments.folder)
