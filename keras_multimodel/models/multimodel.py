@@ -2,13 +2,16 @@
 
 import contextlib
 import copy
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_multimodel import _keras_compat
+from keras_multimodel.argument_checks import one_of
 from keras_multimodel.layers.attention_block import AttentionBlock
 from keras_multimodel.layers.conv_block import ConvBlock
 from keras_multimodel.layers.moe.moe_layer import MoELayer
@@ -20,6 +23,7 @@ from keras_multimodel.models.grouping import UnpadEmptyBatch
 from keras_multimodel.models.layer_states import layer_states, set_layer_states
 from keras_multimodel.models.task import Task, unique_modalities
 from keras_multimodel.models.training import MultiTaskTraining
+from keras_multimodel.presets.folder import read_preset, write_preset
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,9 @@ VARIANTS = {
     # of the authors' code.
     "paper": Variant(1536, 8, 240, 4, 1536, 0.4),
 }
+
+
+_PRESET_FORMAT = "keras_multimodel 1"
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -223,6 +230,82 @@ class MultiModel(MultiTaskTraining, GeneratingModel):
             ValueError: `task` is no task of this model.
         """
         return MultiModel([self._task(task)], self.body.hidden_dim, body=self.body)
+
+    def save_to_preset(
+        self, folder: str | os.PathLike, dtype: str = "float32", card: str | None = None
+    ):
+        """Saves the model as a folder that `from_preset` reads: for others to use, not to resume.
+
+        The folder has the config with the vocabularies, the weights, a card and checksums. It has
+        no code, and neither the optimizer nor what `compile` was given.
+
+        Args:
+            folder: the folder; created if it does not exist. Files of an older preset are replaced.
+            dtype: of the weights on disk, `"float32"` or, for half the size, `"float16"`.
+            card: the model card in Markdown: data, measures, license, limits. By default a list of
+                the tasks.
+
+        Raises:
+            ValueError: `folder` is a file, `dtype` is neither of the two, or a weight is too large
+                for it.
+
+        Example:
+
+        ```python
+        text = kmm.layers.TextModality(50, hidden_dim=32)
+        model = kmm.MultiModel([kmm.Task("copy", text, text)], hidden_dim=32, moe=None)
+        model.save_to_preset("copier", dtype="float16")
+        model = kmm.MultiModel.from_preset("copier")
+        ```
+        """
+        one_of("dtype", dtype, ("float32", "float16"))
+        arrays = []
+        for weight in self.weights:
+            array = keras.ops.convert_to_numpy(weight)
+            if keras.backend.is_float_dtype(weight.dtype):
+                with np.errstate(over="ignore"):
+                    array, given = array.astype(dtype), array
+                if not np.isfinite(array).all() and np.isfinite(given.astype("float32")).all():
+                    expected = f"`dtype` must hold the values of `{weight.path}`"
+                    largest = float(np.abs(given).max())
+                    raise ValueError(f"{expected}, up to {largest:g}. Received: dtype={dtype!r}")
+            arrays.append(array)
+        config = {
+            "format": _PRESET_FORMAT,
+            "model": keras.saving.serialize_keras_object(self)["config"],
+        }
+        lines = (f"- `{name}`" for name in self._tasks)
+        write_preset(folder, config, arrays, card or "\n".join(["# Tasks", "", *lines, ""]))
+
+    @classmethod
+    def from_preset(cls, preset: str | os.PathLike) -> "MultiModel":
+        """Loads a model that ships with the library, or that `save_to_preset` wrote.
+
+        Runs no code from the folder. A layer of your own must be registered
+        (`keras.saving.register_keras_serializable`), and its module imported before.
+
+        Args:
+            preset: a name of `kmm.presets.names()`, or a folder.
+
+        Returns:
+            The model, not compiled.
+
+        Raises:
+            ValueError: there is no such preset, a file of it is missing or was changed, or it is
+                of a class or a version of the library that is not known here.
+        """
+        config, arrays = read_preset(preset)
+        try:
+            if config["format"] != _PRESET_FORMAT:
+                raise ValueError(f"format={config['format']!r} instead of {_PRESET_FORMAT!r}")
+            model = cls.from_config(config["model"])
+            for weight, array in zip(model.weights, arrays, strict=True):
+                weight.assign(array)
+        except (KeyError, TypeError, ValueError) as error:
+            expected = "`preset` must fit this version of the library and the registered layers"
+            received = f"preset={str(preset)!r} ({type(error).__name__}: {error})"
+            raise ValueError(f"{expected}. Received: {received}") from error
+        return model
 
     def clone_arguments(self, clone: Callable) -> dict[str, Any]:
         """Returns the arguments of a copy of this model, for `keras.models.clone_model`.
