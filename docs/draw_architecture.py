@@ -33,6 +33,7 @@ COLORS = {
     "generation": "#cfe8b9",
     "weighting": "#cfe8b9",
     "losses": "#cfe8b9",
+    "presets": "#cfe8b9",
     "metrics": "#cfe8b9",
     "layers": "#b7dcef",
     "ops": "#d5cdec",
@@ -55,6 +56,7 @@ PLACES = {
     "metrics": (3.6, 3.0),
     "losses": (3.6, 2.0),
     "generation": (9.0, 3.0),
+    "presets": (1.2, 3.1),
     "layers": (6.5, 2.0),
     "ops": (4.6, 1.0),
 }
