@@ -3,7 +3,7 @@
 | file | what it holds |
 |---|---|
 | `config.json` | layers, tasks and vocabularies, as `MultiModel.get_config` returns them |
-| `weights.npz` | the weights, in the order of `model.weights` |
+| `weights.npz` | the weights, in the model's order |
 | `README.md` | the model card; for people, may be edited |
 | `checksums.json` | SHA-256 of the first two |
 """

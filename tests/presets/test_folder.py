@@ -40,6 +40,17 @@ def test_a_preset_is_the_model_again(model, tmp_path):
     assert not loaded.compiled
 
 
+def test_what_compile_was_given_is_left_out(model, tmp_path):
+    copy = keras.models.clone_model(model)
+    copy.compile("adam", task_weighting=kmm.weighting.Uncertainty())
+    assert len(copy.weights) > len(model.weights)
+    copy.save_to_preset(tmp_path)
+    loaded = kmm.MultiModel.from_preset(tmp_path)
+    for here, there in zip(weights_of(copy), weights_of(loaded)):
+        np.testing.assert_array_equal(here, there)
+    assert len(loaded.weights) == len(model.weights)
+
+
 def test_files_are_json_and_arrays(model, tmp_path):
     model.save_to_preset(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
