@@ -56,7 +56,10 @@ def is_validation_of_fit(arguments: dict[str, Any]) -> bool:
 
 
 def loss_tracker(model: keras.Model) -> keras.metrics.Metric:
-    """Returns the metric that the logs show as `loss`."""
+    """Returns the metric that the logs show as `loss`.
+
+    `metrics` is public, but lists it in a place that changes with the other metrics.
+    """
     return model._loss_tracker
 
 

@@ -57,11 +57,13 @@ class ModalityNet(CompositeLayer):
         example_shape = (None, 4)
 
         def build(self, input_shape):
-            self.dense = keras.layers.Dense(self.hidden_dim, dtype=self.dtype_policy)
-            self.dense.build(input_shape)
+            self.dense = self.make(keras.layers.Dense, input_shape, self.hidden_dim, name="dense")
 
         def encode(self, inputs, mask=None):
             return self.dense(inputs)
+
+        def padding_mask(self, inputs):  # a vector of zeros is padding
+            return ops.any(inputs != 0, axis=-1)
 
     assert VectorModality(8)(np.ones((2, 5, 4), "float32")).shape == (2, 5, 8)
     ```

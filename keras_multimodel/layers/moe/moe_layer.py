@@ -151,7 +151,7 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
     @property
     def position_wise(self) -> bool:
         """Whether the output at a position depends on that position alone."""
-        return self.router.causal
+        return self.router.position_wise
 
     def build(self, input_shape: Shape):
         block_shape("inputs", input_shape, self.hidden_dim, ranks=(2, 3))
@@ -273,10 +273,10 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
                 f"Received: router={self._router_name or self.router.name}, "
                 f"capacity_factor={self.capacity_factor}"
             )
-        if self.causal and not self.router.causal:
+        if self.causal and not self.router.position_wise:
             raise ValueError(
                 "`router` must choose for each token alone where `causal` is True: "
-                f"{type(self.router).__name__} compares a token with later ones of its sequence. "
+                f"{type(self.router).__name__} compares a token with others of its sequence. "
                 f"Received: router={self._router_name or self.router.name}, causal=True"
             )
 

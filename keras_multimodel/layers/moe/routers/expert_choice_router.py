@@ -43,7 +43,7 @@ class ExpertChoiceRouter(Router):
         Zhou et al. 2022, arXiv 2202.09368.
     """
 
-    causal = False
+    position_wise = False
     experts_choose = True
 
     def build(self, input_shape: Shape):

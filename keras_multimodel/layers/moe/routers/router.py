@@ -79,8 +79,8 @@ class Router(keras.layers.Layer):
     ```
     """
 
-    causal = True
-    """Whether a token's experts depend on no later token."""
+    position_wise = True
+    """Whether a token's experts depend on that token alone: on no other one, earlier or later."""
 
     experts_choose = False
     """Whether `Routing.indices` holds the tokens of each expert."""
