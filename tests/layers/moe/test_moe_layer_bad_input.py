@@ -28,7 +28,7 @@ from keras_multimodel.layers import MoELayer, TopKRouter
         ),
         (
             {"router": "expert_choice", "causal": True},
-            "ExpertChoiceRouter compares .* later .* Received: router=expert_choice, causal=True",
+            "ExpertChoiceRouter compares .* others .* Received: router=expert_choice, causal=True",
         ),
     ],
 )
