@@ -9,6 +9,7 @@ from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import write_position
 from keras_multimodel.layers.sublayers import CompositeLayer, attributes
 from keras_multimodel.layers.timing_signal import TimingSignal
+from keras_multimodel.ops.attention import attention
 from keras_multimodel.ops.compiled import attend, attend_to_prefix
 from keras_multimodel.typing import Nested, Shape, Tensor
 
@@ -63,11 +64,10 @@ class Attention(CompositeLayer):
             dense.build((None, source_shape[-1]))
 
     def call(self, targets: Tensor, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
-        # `(B, 1, 1, S)`: the same positions are hidden from every head and every query.
-        mask = None if source_mask is None else ops.cast(source_mask, "bool")[:, None, None, :]
+        mask = None if source_mask is None else ops.cast(source_mask, "bool")
         queries = self._project(targets, self.query)
         keys, values = self._project(source, self.key), self._project(source, self.value)
-        x = ops.dot_product_attention(queries, keys, values, mask=mask, is_causal=self.causal)
+        x = attention(queries, keys, values, mask, self.causal)
         x = self.output_projection(ops.reshape(x, (-1, self.hidden_dim)))
         return ops.reshape(x, (*ops.shape(targets)[:2], self.hidden_dim))
 

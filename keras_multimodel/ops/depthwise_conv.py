@@ -29,8 +29,9 @@ def depthwise_conv1d(
     if is_compiled():
         return shifted_products(x, kernel[:, 0, :, 0], dilation_rate, [(front, back)])
     if dilation_rate == 1:
-        x = ops.pad(x[:, :, None], [[0, 0], [front, back], [0, 0], [0, 0]])
-        return _convolve(x, kernel)[:, :, 0]
+        # Neither `x[:, :, None]` nor `x[:, :kept]` below: TensorFlow's gradients of them are slow.
+        x = ops.pad(ops.expand_dims(x, 2), [[0, 0], [front, back], [0, 0], [0, 0]])
+        return ops.squeeze(_convolve(x, kernel), 2)
     # A dilated convolution reads every d-th position. Folding the time axis to (length / d, d)
     # turns it into a plain one along the first of the two: backends that lower dilation to
     # space-to-batch and back are several times slower.
@@ -39,7 +40,8 @@ def depthwise_conv1d(
     x = ops.pad(x, [[0, 0], [front, back + -length % dilation_rate], [0, 0]])
     x = _convolve(ops.reshape(x, (ops.shape(x)[0], -1, dilation_rate, channels)), kernel)
     x = ops.reshape(x, (ops.shape(x)[0], -1, channels))
-    return x[:, : length - (kernel.shape[0] - 1) * dilation_rate]
+    kept = length - (kernel.shape[0] - 1) * dilation_rate
+    return ops.slice(x, (0, 0, 0), (ops.shape(x)[0], kept, channels))
 
 
 def _convolve(x, kernel):
