@@ -32,7 +32,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
     high = 1.0 - label_smoothing
 
     def forward(z):
-        greatest = ops.max(z, axis=-1, keepdims=True)
+        # An initial value, or Keras refuses logits without rows.
+        greatest = ops.max(z, axis=-1, keepdims=True, initial=float("-inf"))
         powers = ops.exp(z - greatest)
         total = ops.sum(powers, axis=-1, keepdims=True)
         log_total = greatest + ops.log(total)
