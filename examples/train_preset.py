@@ -25,7 +25,7 @@ HIDDEN_DIM = kmm.VARIANTS["tiny"].hidden_dim
 TRANSLATION = ("en_de", "de_en", "en_fr", "fr_en")
 # Examples of each small task in a step, and positions of each translation, inputs and targets
 # together. The small tasks are seen more often than the translations, not much more.
-SHARES = {"digits": 8, "emoji": 6, "speech": 3, "parse": 4}
+SHARES = {"digits": 14, "emoji": 6, "speech": 3, "parse": 4}
 TOKEN_BUDGET = 2048
 STEPS_PER_EPOCH = 100
 LEARNING_RATE = 2e-3
@@ -127,8 +127,9 @@ def mixture(tasks, position, folder):
         seed=1,
         position=position,
     )
-    shift = kmm.data.ImageAugment(shift=2)
-    changes = {"digits": shift, "emoji": shift, "speech": kmm.data.SpecAugment()}
+    # Not the digits: they do without, and with them changed nothing was learned in 300 steps.
+    shift = kmm.data.ImageAugment(shift=2, brightness=0.0, contrast=0.0)
+    changes = {"emoji": shift, "speech": kmm.data.SpecAugment()}
     return kmm.data.augment(steps, changes, seed=1, position=position)
 
 
