@@ -260,7 +260,7 @@ class MultiModel(MultiTaskTraining, GeneratingModel):
         """
         one_of("dtype", dtype, ("float32", "float16"))
         arrays = []
-        for weight in self._weights_of_layers():
+        for weight in _weights_of_layers(self):
             array = keras.ops.convert_to_numpy(weight)
             if keras.backend.is_float_dtype(weight.dtype):
                 with np.errstate(over="ignore"):
@@ -299,18 +299,13 @@ class MultiModel(MultiTaskTraining, GeneratingModel):
             if config["format"] != _PRESET_FORMAT:
                 raise ValueError(f"format={config['format']!r} instead of {_PRESET_FORMAT!r}")
             model = cls.from_config(config["model"])
-            for weight, array in zip(model._weights_of_layers(), arrays, strict=True):
+            for weight, array in zip(_weights_of_layers(model), arrays, strict=True):
                 weight.assign(array)
         except (KeyError, TypeError, ValueError) as error:
             expected = "`preset` must fit this version of the library and the registered layers"
             received = f"preset={str(preset)!r} ({type(error).__name__}: {error})"
             raise ValueError(f"{expected}. Received: {received}") from error
         return model
-
-    def _weights_of_layers(self):
-        """Returns the weights without those of `task_weighting`, which are part of training."""
-        training = [] if self.task_weighting is None else self.task_weighting.weights
-        return [weight for weight in self.weights if all(weight is not own for own in training)]
 
     def clone_arguments(self, clone: Callable) -> dict[str, Any]:
         """Returns the arguments of a copy of this model, for `keras.models.clone_model`.
@@ -385,3 +380,9 @@ def _dtype_policy(policy):
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _weights_of_layers(model):
+    """Returns the weights without those of `task_weighting`, which are part of training."""
+    training = [] if model.task_weighting is None else model.task_weighting.weights
+    return [weight for weight in model.weights if all(weight is not own for own in training)]
