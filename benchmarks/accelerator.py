@@ -129,7 +129,7 @@ def eight_tasks(quick, jit):
     shares = {task.name: example.SHARES[task.name] for task in tasks}
     factors = (1,) if quick else (1, 8)
     data = {
-        task.name: kmm.data.encode(kmm.datasets.load(task.name), task, cache=True) for task in tasks
+        task.name: kmm.data.encode(example.examples(task.name), task, cache=True) for task in tasks
     }
     for factor in factors:
         rows = {name: factor * share for name, share in shares.items()}

@@ -34,7 +34,8 @@ TOKEN_BUDGET = 1024  # positions of a task in a step, of its inputs and targets 
 def encoded(tasks):
     """Encodes the training data of all tasks; nothing is read before the first pass."""
     return {
-        task.name: kmm.data.encode(kmm.datasets.load(task.name), task, cache=True) for task in tasks
+        task.name: kmm.data.encode(eight_tasks.examples(task.name), task, cache=True)
+        for task in tasks
     }
 
 

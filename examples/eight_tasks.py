@@ -17,8 +17,11 @@ import keras_multimodel as kmm
 
 HIDDEN_DIM = kmm.VARIANTS["tiny"].hidden_dim
 TRANSLATION = ("en_de", "de_en", "en_fr", "fr_en")
-# Examples of each task in a step.
-SHARES = {"digits": 14, "emoji": 6, "speech": 8, "parse": 8} | {name: 20 for name in TRANSLATION}
+# Examples of each task in a step. In training, the translations have a budget of positions instead:
+# batches of short sentences are then larger than those of long ones.
+SMALL = {"digits": 14, "emoji": 6, "speech": 8, "parse": 8}
+SHARES = SMALL | dict.fromkeys(TRANSLATION, 12)
+TOKEN_BUDGET = dict.fromkeys(TRANSLATION, 1500)
 # Of the 40,000 pairs of each translation every second one: more would be encoded than are seen.
 SAMPLE = {"train": 2, "validation": 8, "test": 8}
 STEPS_PER_EPOCH = 50
@@ -77,12 +80,13 @@ def make_tasks():
 def make_model(tasks):
     """Builds the model, not compiled."""
     # Tasks of similar length pass the body as one batch: a step is traced and run once for them.
+    # Characters and brackets are more than subwords.
     texts = ["speech", "parse", *TRANSLATION]
     return kmm.MultiModel.from_variant(
         "tiny",
         tasks,
         encoder_groups=[["digits", "emoji"], texts],
-        decoder_groups=[["emoji", *texts]],
+        decoder_groups=[["emoji", *TRANSLATION], ["speech", "parse"]],
     )
 
 
@@ -163,7 +167,10 @@ def main(steps, folder):
         }
         for split in ("train", "validation", "test")
     }
-    train = kmm.data.mix(data["train"], shares=SHARES, seed=1).repeat()
+    # Four classes of lengths: a step has short examples of all tasks, or long ones.
+    train = kmm.data.mix(
+        data["train"], shares=SMALL, token_budget=TOKEN_BUDGET, lengths=4, seed=1
+    ).repeat()
     held_out = kmm.data.mix(data["validation"], shares=SHARES, shuffle=False, steps=8)
 
     model = make_model(tasks)
@@ -204,7 +211,7 @@ def main(steps, folder):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=750)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--folder", type=pathlib.Path, default="runs/eight_tasks")
     arguments = parser.parse_args()
     main(arguments.steps, arguments.folder)
