@@ -39,11 +39,16 @@ def raw(name, split="train"):
     return [pair for batch in batches for pair in zip(batch["inputs"], batch["targets"])]
 
 
-def make_tasks():
-    """Builds the eight tasks: one net for images, one for audio, one for subwords shared by six."""
+def texts():
+    """Returns the sentences from which subwords are learned."""
     sentences = [text for name in ("en_de", "en_fr") for pair in raw(name) for text in pair]
-    sentences += [caption for _, caption in raw("emoji")] + [text for text, _ in raw("parse")]
-    text = kmm.data.train_text_preprocessor(sentences, vocabulary_size=3000, max_length=72)
+    return sentences + [caption for _, caption in raw("emoji")] + [text for text, _ in raw("parse")]
+
+
+def make_tasks(sentences=None, vocabulary_size=3000):
+    """Builds the eight tasks: one net for images, one for audio, one for subwords shared by six."""
+    sentences = texts() if sentences is None else sentences
+    text = kmm.data.train_text_preprocessor(sentences, vocabulary_size, max_length=72)
     transcripts = [transcript for _, transcript in raw("speech")]
     letters = kmm.data.train_text_preprocessor(
         transcripts, vocabulary_size=64, model_type="char", byte_fallback=False
