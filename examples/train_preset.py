@@ -48,7 +48,6 @@ def make_model(tasks):
     return kmm.MultiModel.from_variant(
         "tiny",
         tasks,
-        conv_block=kmm.layers.ConvBlock(HIDDEN_DIM, dropout=0.1),
         # A step holds short or long examples of all tasks (see `mixture`), so that what passes the
         # body as one batch has similar lengths. Characters and brackets are longer than subwords.
         encoder_groups=[["digits", "emoji"], texts],
