@@ -32,11 +32,12 @@ def static_blocks(
         return all_experts(x, experts, gates, kernels, forward)
     num_experts, top_k = kernels[0].shape[0], experts.shape[-1]
     layout = blocked_layout(ops.reshape(experts, (-1,)), num_experts)
-    rows = ops.take(_with_zeros(x), layout.row_of_slot // top_k, axis=0)
+    slots_of_token = ops.reshape(layout.slot_of_row, (-1, top_k))
+    rows = gather_rows(x, layout.row_of_slot // top_k, slots_of_token)
     blocks = ops.reshape(rows, (-1, layout.block_size, x.shape[-1]))
     chosen = [_take_matrices(kernel, layout.group_of_block) for kernel in kernels]
     outputs = ops.reshape(forward(blocks, chosen), (-1, x.shape[-1]))
-    outputs = ops.take(_with_zeros(outputs), layout.slot_of_row, axis=0)
+    outputs = gather_rows(outputs, layout.slot_of_row, layout.row_of_slot[:, None])
     outputs = ops.reshape(outputs, (-1, top_k, x.shape[-1]))
     return ops.sum(outputs * gates[..., None], axis=1)
 
@@ -142,6 +143,30 @@ def _take_matrices(kernel, indices):
     """Gathers matrices as flat rows: TensorFlow leaves the gradient of a plain gather in slices."""
     flat = ops.reshape(kernel, (kernel.shape[0], -1))
     return ops.reshape(ops.take(flat, indices, axis=0), (-1, *kernel.shape[1:]))
+
+
+def gather_rows(x: Tensor, sources: Tensor, destinations: Tensor) -> Tensor:
+    """Gathers rows, with a gradient that gathers, too: XLA's scatter is a loop over rows on CPUs.
+
+    With automatic differentiation, the scatters take a fifth of the demo's step on JAX.
+
+    Args:
+        x: `(N, D)`.
+        sources: int32 `(M,)`, the row of `x` that each row of the result has; N for a row of zeros.
+        destinations: int32 `(N, K)`, the rows of the result that have each row of `x`; M for none.
+
+    Returns:
+        `(M, D)`.
+    """
+
+    @ops.custom_gradient
+    def gather(x):
+        def gradient(dy):
+            return ops.sum(ops.take(_with_zeros(dy), destinations, axis=0), axis=1)
+
+        return ops.take(_with_zeros(x), sources, axis=0), gradient
+
+    return gather(x)
 
 
 def _with_zeros(x):
