@@ -107,6 +107,20 @@ def compiles_with_xla() -> bool:
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
+def under_xla() -> bool:
+    """Returns whether what is traced now is compiled with XLA, on TensorFlow or JAX."""
+    return keras.backend.backend() == "jax" or compiles_with_xla()
+
+
+def jax_on_accelerator() -> bool:
+    """Returns whether JAX runs on something else than CPUs."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.default_backend() != "cpu"
+
+
 def materialized(x: Tensor) -> Tensor:
     """Has XLA write a tensor to memory, where it would compute it anew for each of its readers."""
     if keras.backend.backend() == "jax":

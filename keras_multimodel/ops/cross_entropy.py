@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_multimodel.ops.compiled import under_xla
 from keras_multimodel.typing import Tensor
 
 
@@ -50,8 +51,10 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
         def gradient(upstream):
             scaled = upstream / total
             dz = powers * scaled - low * upstream if low else powers * scaled
-            # Written over instead of added, which Keras has no function for.
             own = ops.take_along_axis(powers, column, axis=1) * scaled - high * upstream
+            if under_xla():  # which has a slow loop for scatters, and fuses this
+                return ops.where(ops.arange(size) == column, own, dz)
+            # Written over instead of added, which Keras has no function for.
             places = ops.concatenate([ops.arange(ops.shape(z)[0])[:, None], column], axis=1)
             return ops.scatter_update(dz, places, own[:, 0])
 

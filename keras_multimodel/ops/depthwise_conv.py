@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_multimodel.ops.compiled import compiles_with_xla, materialized
+from keras_multimodel.ops.compiled import materialized, under_xla
 from keras_multimodel.ops.numerics import at_least_float32
 from keras_multimodel.typing import Tensor
 
@@ -26,7 +26,7 @@ def depthwise_conv1d(
     Returns:
         `(batch, length + front + back - (kernel_size - 1) * dilation_rate, channels)`.
     """
-    if is_compiled():
+    if under_xla():
         return shifted_products(x, kernel[:, 0, :, 0], dilation_rate, [(front, back)])
     if dilation_rate == 1:
         # Neither `x[:, :, None]` nor `x[:, :kept]` below: TensorFlow's gradients of them are slow.
@@ -46,11 +46,6 @@ def depthwise_conv1d(
 
 def _convolve(x, kernel):
     return ops.depthwise_conv(x, kernel, padding="valid", data_format="channels_last")
-
-
-def is_compiled() -> bool:
-    """Returns whether XLA compiles what is traced now: then `shifted_products` is fast."""
-    return keras.backend.backend() == "jax" or compiles_with_xla()
 
 
 def shifted_products(
@@ -106,13 +101,13 @@ def shifted_products(
         x, dy = _padded(at_least_float32(x), margins), at_least_float32(dy)
         channels = dy.shape[-1]
         flat = ops.reshape(dy, (-1, channels))
-        ones = ops.ones((1, ops.shape(flat)[0]), dy.dtype)
 
         def row(start):
             corner = [0, *(start[axis] for axis in range(len(reach))), 0]
             shifted = ops.reshape(ops.slice(x, corner, ops.shape(dy)), (-1, channels))
-            # The sum over rows as a product: XLA has no fast loop for sums over columns.
-            return ops.matmul(ones, shifted * flat)[0]
+            # Written first: XLA has a fast loop for sums over columns of what is in memory, and a
+            # slow one, with a stride, for the products.
+            return ops.sum(materialized(shifted * flat), axis=0)
 
         # A loop: as many copies of its body take XLA seconds to compile.
         rows = ops.map(row, ops.convert_to_tensor(starts, "int32"))

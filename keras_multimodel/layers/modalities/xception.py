@@ -8,7 +8,8 @@ from keras import ops
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.sublayers import CompositeLayer, attributes, clone_initializer
-from keras_multimodel.ops.depthwise_conv import is_compiled, shifted_products
+from keras_multimodel.ops.compiled import under_xla
+from keras_multimodel.ops.depthwise_conv import shifted_products
 from keras_multimodel.ops.numerics import at_least_float32
 from keras_multimodel.typing import Shape, Tensor
 
@@ -26,7 +27,7 @@ class SeparableConv2D(keras.layers.SeparableConv2D):
     """Keras' layer, for strides and dilations of 1 and without bias, made fast for XLA."""
 
     def call(self, inputs: Tensor) -> Tensor:
-        if not is_compiled():
+        if not under_xla():
             return super().call(inputs)
         reach = [size - 1 for size in self.kernel_size if self.padding == "same"] or [0, 0]
         margins = [(far // 2, far - far // 2) for far in reach]

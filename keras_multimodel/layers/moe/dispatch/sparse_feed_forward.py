@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.layers.moe.dispatch import sorted_rows, static_blocks, tensorflow_groups
-from keras_multimodel.ops.compiled import compiles_with_xla
+from keras_multimodel.ops.compiled import jax_on_accelerator, under_xla
 from keras_multimodel.typing import Tensor
 
 
@@ -40,21 +40,12 @@ def sparse_feed_forward(
 
 def _way() -> Callable:
     """Returns how the backend that runs groups tokens."""
-    backend = keras.backend.backend()
-    if compiles_with_xla():
+    # On CPUs XLA lowers `jax.lax.ragged_dot` to products of every row with every matrix.
+    if under_xla() and not jax_on_accelerator():
         return static_blocks.static_blocks
-    if backend == "tensorflow":
+    if keras.backend.backend() == "tensorflow":
         return tensorflow_groups.tensorflow_groups
-    if backend == "jax" and _jax_runs_on_cpu():
-        # Here XLA lowers `jax.lax.ragged_dot` to products of every row with every matrix.
-        return static_blocks.static_blocks
     return sorted_rows.sorted_rows
-
-
-def _jax_runs_on_cpu() -> bool:
-    import jax
-
-    return jax.default_backend() == "cpu"
 
 
 def expert_choice_feed_forward(
