@@ -93,7 +93,8 @@ def work(line, steps):
         model = kmm.MultiModel.from_variant("tiny", tasks)
     else:
         model = example.make_model(tasks)
-    train, held_out = make_mixtures(example, tasks, lengths if lengths == "dynamic" else int(lengths))
+    lengths = lengths if lengths == "dynamic" else int(lengths)
+    train, held_out = make_mixtures(example, tasks, lengths)
     jit = {"jit_compile": "+jit" in backend} if backend.startswith("tensorflow") else {}
     optimizer = keras.optimizers.Adam(1e-3, beta_2=0.98, global_clipnorm=2.0)
     model.compile(optimizer, **jit)

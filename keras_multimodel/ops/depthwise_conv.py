@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Sequence
 
-import keras
 from keras import ops
 
 from keras_multimodel.ops.compiled import materialized, under_xla
