@@ -1,8 +1,10 @@
-"""Writes what every layer, and a small model, gives on the backend of `KERAS_BACKEND`.
+"""Writes what layers, losses, experts and small models give on the backend of `KERAS_BACKEND`.
 
 Run by `test_backends.py`, in a process for each backend: `python -m tests.backend_outputs FILE`.
+All of it in one process, which takes seconds to import its backend.
 """
 
+import json
 import sys
 
 import keras
@@ -14,6 +16,8 @@ from keras_multimodel.layers.modalities.xception import ExitFlow
 from keras_multimodel.losses import LabelSmoothedCrossentropy
 from keras_multimodel.metrics import LogPerplexity, TokenAccuracy, TopKAccuracy
 from tests import catalog
+from tests.generation import writers
+from tests.layers.moe import moe_cases
 from tests.models.small_models import build, ids, make_batch, make_tasks, set_weights
 
 
@@ -65,6 +69,19 @@ def scores():
         yield metric.name, numpy(metric.result())
 
 
+def experts():
+    """Yields outputs and gradients of experts, compiled on all backends but TensorFlow."""
+    for name, values in moe_cases.results(jit=keras.backend.backend() != "tensorflow"):
+        for i, value in enumerate(values):
+            yield f"moe/{name}/{i}", value
+
+
+def written():
+    """Yields as JSON what models write."""
+    for name, outputs in writers.written().items():
+        yield f"written/{name}", json.dumps(outputs)
+
+
 def model():
     """Yields the logits of a whole model, and what it makes of them."""
     model = set_weights(build(make_tasks()))
@@ -80,7 +97,7 @@ def outputs() -> dict[str, np.ndarray]:
     keras.utils.set_random_seed(0)
     return {
         name: np.asarray(value)
-        for part in (layers, modality_nets, scores, model)
+        for part in (layers, modality_nets, scores, experts, model, written)
         for name, value in part()
     }
 

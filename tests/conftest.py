@@ -22,6 +22,8 @@ if keras.backend.backend() == "tensorflow":
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+    # Nor is it worth the time to optimize graphs. Processes that tests start do it as users' do.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def pytest_collection_finish():
@@ -47,6 +49,17 @@ def strategy():
     )
 
 
+@pytest.fixture(scope="module")
+def eagerly():
+    """Runs the functions of TensorFlow step by step, for models that run once each."""
+    if keras.backend.backend() == "tensorflow":
+        tf.config.run_functions_eagerly(True)
+        yield
+        tf.config.run_functions_eagerly(False)
+    else:
+        yield
+
+
 # They take longest, and would leave one worker busy at the end while the others wait.
 _FIRST = [
     "test_backends",
@@ -55,6 +68,7 @@ _FIRST = [
     "test_resume",
     "test_benchmarks",
     "test_mirrored_strategy",
+    "test_other_backends",
     "test_copies",
     "test_mixture",
 ]

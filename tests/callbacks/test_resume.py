@@ -1,4 +1,5 @@
 import contextlib
+import functools
 
 import keras
 import numpy as np
@@ -105,6 +106,12 @@ def make(mode, **changes):
     return data.mix(examples(), **arguments, position=position), position
 
 
+@functools.cache
+def held_out():
+    """Returns validation data, in the same order each time that it is read."""
+    return data.mix(examples(), batch_size=4, shuffle=False, steps=1)
+
+
 def train(model, path, mode, cut=None, save_freq="epoch", epochs=EPOCHS):
     """Trains; returns the variables and the history, or None if it was cut."""
     mixed, position = make(mode)
@@ -113,10 +120,9 @@ def train(model, path, mode, cut=None, save_freq="epoch", epochs=EPOCHS):
         callbacks.insert(0, position.schedule)
     if cut is not None:
         callbacks.append(Cut(cut))
-    validation = data.mix(examples(), batch_size=4, shuffle=False, steps=1)
     try:
         history = model.fit(
-            mixed, epochs=epochs, callbacks=callbacks, validation_data=validation, verbose=0
+            mixed, epochs=epochs, callbacks=callbacks, validation_data=held_out(), verbose=0
         )
     except InterruptedError:
         return None
@@ -235,8 +241,7 @@ def fit(model, path, callbacks=(), epochs=4, cut=None, before=True):
     with_state = [callback for callback in callbacks if hasattr(callback, "get_state")]
     resume = [Resume(path, position, save_freq=1, callbacks=with_state)]
     callbacks = [*callbacks, *resume] if before else [*resume, *callbacks]
-    validation = data.mix(examples(), batch_size=4, shuffle=False, steps=1)
-    arguments = {"epochs": epochs, "validation_data": validation, "verbose": 0}
+    arguments = {"epochs": epochs, "validation_data": held_out(), "verbose": 0}
     if cut is not None:
         callbacks.append(Cut(cut))
         with pytest.raises(InterruptedError):

@@ -83,6 +83,36 @@ class NoEnd(kmm.generation.Constraint):
 NO_END = NoEnd()
 
 
+def written() -> dict[str, list]:
+    """Returns what models of ids, and of all kinds of tasks, write in all the ways there are."""
+    model = build_ids()
+    inputs = [np.array([3, 4, 5, 1]), np.array([7, 1]), np.array([6, 2, 6, 2, 1])]
+    results = {}
+    for sampler, use_cache in (
+        ("greedy", True),
+        ("greedy", False),
+        ("beam", True),
+        ("top_k", True),
+    ):
+        outputs = model.generate("copy", inputs, sampler, seed=3, use_cache=use_cache)
+        results[f"{sampler} {use_cache}"] = [x.tolist() for x in outputs]
+    stream = model.generate("copy", inputs, stream=True)
+    results["stream"] = [[None if x is None else x.tolist() for x in step] for step in stream]
+    results["score"] = model.score("copy", inputs, inputs).round(3).tolist()
+    long = {"max_length": 20, "constraint": NO_END}
+    for sampler in ("greedy", "beam"):
+        for use_cache in (True, False):
+            outputs = model.generate("copy", inputs, sampler, use_cache=use_cache, **long)
+            results[f"long {sampler} {use_cache}"] = [x.tolist() for x in outputs]
+    steps = list(model.generate("copy", inputs, stream=True, **long))
+    results["long stream"] = [np.concatenate(row).tolist() for row in zip(*steps)]
+    model = build()
+    for task, inputs in INPUTS.items():
+        results[task] = [str(x) for x in model.generate(task, inputs)]
+    results["tree beams"] = list(model.generate("parse", INPUTS["parse"], "beam"))
+    return results
+
+
 class Table:
     """Stands for a model whose logits are given for every beginning of an output.
 

@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 import types
 import warnings
 
@@ -116,12 +113,3 @@ def check(counts, few, warned):
 
 def test_few_programs():
     check(*train_and_count())
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend starts the other")
-def test_few_programs_on_jax():
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    path = f"{__file__}::test_few_programs"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", path]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]

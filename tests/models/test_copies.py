@@ -21,6 +21,7 @@ from tests.models.small_models import (
     numpy_outputs,
 )
 
+pytestmark = pytest.mark.usefixtures("eagerly")
 SIZES = {"num_encoder_blocks": 1, "num_mixer_blocks": 1, "num_decoder_blocks": 1}
 PLAIN = {"conv_block": None, "attention_block": None, "moe": None}
 

@@ -1,5 +1,7 @@
 """The authors' model as a whole: their numbers, other options, training, generation."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from tests.tensor2tensor import multimodel_2017_reference as reference
 from tests.tensor2tensor.test_blocks import check_gradients, on_tensorflow
 
 SMALL = {"vocabulary_size": 50, "hidden_dim": 36, "num_layers": 2, "num_experts": 6}
+ONE = {"num_layers": 1}  # where the body is not what is tested
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,7 @@ BODIES = {
 }
 
 
+@functools.cache
 def with_random_weights(**options):
     options = {**SMALL, **options}
     model = multimodel_2017(**options)
@@ -147,7 +151,7 @@ def test_the_reference_itself_matches_the_authors_code(full):
 
 @pytest.mark.parametrize("shape, grid", [((37, 41), 3), ((32, 18), 2), ((9, 16), 1)])
 def test_image_to_class_matches_the_formulas(shape, grid):
-    model, v, body = with_random_weights(inputs="image", targets="class", num_classes=7)
+    model, v, body = with_random_weights(**ONE, inputs="image", targets="class", num_classes=7)
     images = np.random.default_rng(0).integers(0, 256, (2, *shape, 3))
     source, _ = reference.encode(reference.image(images, v), v, *body)
     expected = reference.classes(source, v, "class_label_modality_7_36", grid)
@@ -156,7 +160,7 @@ def test_image_to_class_matches_the_formulas(shape, grid):
 
 
 def test_text_to_class_matches_the_formulas():
-    model, v, body = with_random_weights(targets="class", num_classes=4)
+    model, v, body = with_random_weights(**ONE, targets="class", num_classes=4)
     inputs = ids(2, 9)
     x = reference.embed(inputs, v, "symbol_modality_50_36/input_emb")
     source, _ = reference.encode(x, v, *body)
@@ -169,7 +173,7 @@ def test_text_to_class_matches_the_formulas():
     "kind, shape", [("image", (2, 40, 20, 3)), ("audio", (2, 90, 2, 1)), ("audio_spectral", None)]
 )
 def test_other_inputs_to_text_match_the_formulas(kind, shape):
-    model, v, body = with_random_weights(inputs=kind, audio_compression=2)
+    model, v, body = with_random_weights(**ONE, inputs=kind, audio_compression=2)
     rng = np.random.default_rng(0)
     if kind == "image":
         x = rng.integers(0, 256, shape)
@@ -218,7 +222,7 @@ def test_a_target_space_changes_the_output_and_no_output_sees_a_later_target():
     ids=["text", "class"],
 )
 def test_saves_and_loads(options, tmp_path):
-    model, _, _ = with_random_weights(**options)
+    model, _, _ = with_random_weights(**ONE, **options)
     features = {"inputs": ids(2, 6), "targets": ids(2, 5), "target_space_id": np.array([0, 1])}
     if "inputs" in options:
         features = {"inputs": np.ones((1, 33, 33, 3)), "target_space_id": np.zeros(1)}
@@ -265,10 +269,10 @@ def test_bad_options_are_refused(options, message):
         multimodel_2017(**options)
 
 
-def test_bad_generation_is_refused():
+def test_bad_generation_is_refused(full):
     with pytest.raises(ValueError, match='`model` must be a `multimodel_2017` with targets="text"'):
-        generate_2017(multimodel_2017(**SMALL, targets="class", num_classes=2), None, None, 3)
+        generate_2017(with_random_weights(**ONE, targets="class", num_classes=4)[0], None, None, 3)
     with pytest.raises(
         ValueError, match="`max_length` must be a positive integer. Received: max_length=0"
     ):
-        generate_2017(multimodel_2017(**SMALL), None, None, 0)
+        generate_2017(full[1], None, None, 0)

@@ -1,5 +1,6 @@
 """The loader of the authors' weights."""
 
+import functools
 import re
 
 import keras
@@ -115,6 +116,7 @@ NETS = {
 }
 
 
+@functools.cache
 def make_small(name):
     options, scope = NETS[name]
     sizes = {"vocabulary_size": 50, "hidden_dim": 36, "num_layers": 1, "num_experts": 2}

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def train(scope, method):
+def train(scope, method, **arguments):
     """Returns the history of six steps, one an epoch, and the model."""
     import tensorflow as tf
 
@@ -22,7 +22,7 @@ def train(scope, method):
         model = make_model(b=0.5)
         # With its usual epsilon Adam takes the sign of a gradient near 0, which is rounding.
         optimizer = keras.optimizers.Adam(0.01, epsilon=1e-3, global_clipnorm=0.5)
-        model.compile(optimizer, task_weighting=method)
+        model.compile(optimizer, task_weighting=method, **arguments)
     batches = tf.data.Dataset.from_tensor_slices(make_batch(8)).batch(4, drop_remainder=True)
     return model.fit(batches.repeat(3), steps_per_epoch=1, epochs=6, verbose=0).history, model
 
@@ -30,7 +30,7 @@ def train(scope, method):
 @pytest.mark.parametrize("method", [Uncertainty(), DWA(0.2), GradNorm(), PCGrad(seed=0)])
 def test_two_replicas_train_as_one(strategy, method):
     (one, mine), (two, theirs) = (
-        train(contextlib.nullcontext(), method),
+        train(contextlib.nullcontext(), method, run_eagerly=True),
         train(strategy.scope(), method),
     )
     assert one.keys() == two.keys() >= {"loss", "a_loss", "a_weight", "b_weight"}

@@ -1,10 +1,4 @@
-"""MoE layers with given weights, run with gradients on any backend.
-
-`python -m tests.layers.moe.moe_cases FILE` saves the results of the backend that `KERAS_BACKEND`
-names.
-"""
-
-import sys
+"""MoE layers with given weights, run with gradients on any backend."""
 
 import keras
 import numpy as np
@@ -123,8 +117,3 @@ def results(jit=False):
     for routing in expert_cases.ROUTINGS:
         for activation in expert_cases.ACTIVATIONS:
             yield f"{routing}/{activation}", expert_cases.run(routing, activation, jit)
-
-
-if __name__ == "__main__":
-    arrays = {f"{name}/{i}": v for name, values in results(True) for i, v in enumerate(values)}
-    np.savez(sys.argv[1], **arrays)
