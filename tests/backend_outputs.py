@@ -11,14 +11,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_multimodel.layers import CategoryModality, ImageModality, TextModality
+from keras_multimodel.layers import CategoryModality, ImageModality, MoELayer, TextModality
 from keras_multimodel.layers.modalities.xception import ExitFlow
 from keras_multimodel.losses import LabelSmoothedCrossentropy
 from keras_multimodel.metrics import LogPerplexity, TokenAccuracy, TopKAccuracy
 from tests import catalog
 from tests.generation import writers
 from tests.layers.moe import moe_cases
-from tests.models.small_models import build, ids, make_batch, make_tasks, set_weights
+from tests.models.small_models import HIDDEN_DIM, build, ids, make_batch, make_tasks, set_weights
 
 
 def numpy(x):
@@ -92,12 +92,25 @@ def model():
     yield "model/generated", np.trim_zeros(np.asarray(written)).astype("float32")
 
 
+def training(jit_compile: bool | str = "auto"):
+    """Yields the losses of twenty steps without noise, from equal weights."""
+    moe = MoELayer(HIDDEN_DIM, num_experts=4, top_k=2, router="top_k")
+    model = set_weights(build(make_tasks("copy", "digits"), moe=moe, num_mixer_blocks=0))
+    optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0)
+    model.compile(optimizer, jit_compile=jit_compile)
+    batch, losses = make_batch(model.tasks.values(), (6, 3)), []
+    for _ in range(20):
+        model.reset_metrics()
+        losses.append(float(model.train_on_batch(*batch, return_dict=True)["loss"]))
+    yield "training", np.array(losses, "float32")
+
+
 def outputs() -> dict[str, np.ndarray]:
     """Returns all of them by name."""
     keras.utils.set_random_seed(0)
     return {
         name: np.asarray(value)
-        for part in (layers, modality_nets, scores, experts, model, written)
+        for part in (layers, modality_nets, scores, experts, model, written, training)
         for name, value in part()
     }
 
