@@ -19,7 +19,7 @@ from keras_multimodel.layers import NoisyTopKRouter
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's"
 )
-STEPS = 10
+STEPS = 20
 EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "eight_tasks.py"
 
 
