@@ -5,22 +5,22 @@ LATEST = .venv-latest/bin/python
 LATEST_INSTALLED = .venv-latest/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: install demo preset test test-latest coverage notebooks lint docs-figures
+.PHONY: install demo preset evaluate-preset test test-latest coverage notebooks lint docs-figures
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet -e '.[io,notebooks,tfds]'
+	$(PY) -m pip install --quiet -e '.[evaluation,io,notebooks,tfds]'
 	# After tfds: both bring a module docstring_parser, and pydoclint needs the one of dev.
-	$(PY) -m pip install --quiet -e '.[io,notebooks,tfds,dev]'
+	$(PY) -m pip install --quiet -e '.[evaluation,io,notebooks,tfds,dev]'
 	touch $(INSTALLED)
 
 $(LATEST_INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv-latest
 	$(LATEST) -m pip install --quiet --upgrade pip
-	$(LATEST) -m pip install --quiet -e '.[tfds]' 'tensorflow==2.21.*' \
+	$(LATEST) -m pip install --quiet -e '.[evaluation,tfds]' 'tensorflow==2.21.*' \
 		'tensorflow-text==2.21.*' 'jax[cpu]==0.10.2' 'torch==2.13.0' \
 		'tensorboard>=2.20' 'hypothesis>=6.100' 'nltk>=3.9' 'pytest>=8.2'
 	touch $(LATEST_INSTALLED)
@@ -32,6 +32,10 @@ demo: $(INSTALLED)
 EPOCHS ?= 80
 preset: $(INSTALLED)
 	$(PY) examples/train_preset.py --epochs $(EPOCHS)
+
+# What the card of the preset says, measured again.
+evaluate-preset: $(INSTALLED)
+	$(PY) examples/evaluate_preset.py
 
 test: $(INSTALLED)
 	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile

@@ -18,7 +18,7 @@ from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.models import graph
 from keras_multimodel.models import validation as checks
 from keras_multimodel.models.body import Body, Template
-from keras_multimodel.models.generating import GeneratingModel
+from keras_multimodel.models.growing import GrowingModel
 from keras_multimodel.models.grouping import UnpadEmptyBatch
 from keras_multimodel.models.layer_states import layer_states, set_layer_states
 from keras_multimodel.models.task import Task, unique_modalities
@@ -68,7 +68,7 @@ _PRESET_FORMAT = "keras_multimodel 1"
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class MultiModel(MultiTaskTraining, GeneratingModel):
+class MultiModel(MultiTaskTraining, GrowingModel):
     """One functional model for several tasks, built from interchangeable blocks.
 
     Inputs are a dict of dicts: `{task: {"inputs": ..., "targets": ...}}`. Only tasks whose targets
@@ -216,20 +216,6 @@ class MultiModel(MultiTaskTraining, GeneratingModel):
     def body(self) -> Body:
         """Encoder, mixer, decoder and command tokens, which all tasks share."""
         return self._body
-
-    def task_model(self, task: str) -> "MultiModel":
-        """Returns a model of one task that shares this model's weights.
-
-        Args:
-            task: name of the task.
-
-        Returns:
-            A `MultiModel` of that task alone, not compiled.
-
-        Raises:
-            ValueError: `task` is no task of this model.
-        """
-        return MultiModel([self._task(task)], self.body.hidden_dim, body=self.body)
 
     def save_to_preset(
         self, folder: str | os.PathLike, dtype: str = "float32", card: str | None = None

@@ -64,7 +64,7 @@ class BiasBalancedRouter(Router):
         # Back to the score itself: a bias in the gates would change what experts contribute.
         gates = biased - ops.take(bias, experts)
         chosen = self.without_padding(experts, mask)
-        if training:
+        if training and self.trainable:  # a frozen router routes as it did
             counts = replica_sum(self.sum_by_expert(ops.ones_like(gates), chosen))
             # By the sign alone, so that the step does not grow with the batch.
             self.bias.assign(bias + self.update_rate * ops.sign(ops.mean(counts) - counts))

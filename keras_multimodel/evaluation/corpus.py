@@ -1,0 +1,206 @@
+"""The measures that each kind of task is known by, over whole data sets of raw examples."""
+
+import collections
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.data.encoding.encode import encode
+from keras_multimodel.data.mixing.mix import batch
+from keras_multimodel.data.preprocessing.audio import AudioPreprocessor
+from keras_multimodel.data.preprocessing.categories import CategoryPreprocessor
+from keras_multimodel.data.preprocessing.text_files import as_string
+from keras_multimodel.data.preprocessing.trees import TreePreprocessor, linearize
+
+
+def evaluate(
+    model: Any,
+    data: dict[str, tf.data.Dataset],
+    sampler: Any = "greedy",
+    batch_size: int = 32,
+) -> dict[str, dict[str, float]]:
+    """Measures a trained model on raw examples of its tasks: what it scores, and what it writes.
+
+    | targets | measures of what the model writes |
+    |---|---|
+    | classes | none beyond `accuracy`, the share of examples that are right |
+    | trees | `bracket_f1` |
+    | text of sound | `cer` and `wer` |
+    | other text | `bleu`, `chrf` and `exact`, the share of texts that are written as they stand |
+
+    All tasks have `log_perplexity`, in nats per target, and `accuracy`, the share of targets that
+    are most probable, given the right ones before them.
+
+    Args:
+        model: a trained `MultiModel` whose nets have preprocessors.
+        data: task -> data set of raw examples, dicts with `"inputs"` and `"targets"`.
+        sampler: as for `generate`.
+        batch_size: examples at a time.
+
+    Returns:
+        Task -> measure -> value. BLEU and chrF are from 0 to 100, all others are shares.
+
+    Raises:
+        ValueError: a key of `data` is no task of the model, or a data set is empty.
+        ModuleNotFoundError: sacrebleu or jiwer is not installed; `keras-multimodel[evaluation]`
+            has both.
+
+    Example:
+
+    ```python
+    model = keras.saving.load_model("runs/eight_tasks/model.keras")
+    held_out = {"en_de": kmm.datasets.load("en_de", "test").take(100)}
+    print(kmm.evaluation.evaluate(model, held_out))
+    ```
+    """
+    positive_int("batch_size", batch_size)
+    unknown = sorted(set(data) - set(model.tasks))
+    if unknown or not data:
+        raise ValueError(
+            f"`data` must have keys among {list(model.tasks)}. Received: data.keys()={list(data)}"
+        )
+    return {
+        name: {
+            **_scores(model, name, raw, batch_size),
+            **_measures(model, name, list(raw.as_numpy_iterator()), sampler, batch_size),
+        }
+        for name, raw in data.items()
+    }
+
+
+def _scores(model, name, raw, batch_size):
+    single = model.task_model(name)
+    single.compile()
+    batches = batch(encode(raw, single.tasks[name]), name, batch_size)
+    logs = single.evaluate(batches, verbose=0, return_dict=True)
+    return {key: float(logs[key]) for key in ("log_perplexity", "accuracy")}
+
+
+def _measures(model, name, examples, sampler, batch_size):
+    task = model.tasks[name]
+    reader, writer = task.inputs.preprocessor, task.targets.preprocessor
+    if isinstance(writer, CategoryPreprocessor):
+        return {}
+    written = []
+    for start in range(0, len(examples), batch_size):
+        inputs = [example["inputs"] for example in examples[start : start + batch_size]]
+        written += model.generate(name, inputs, sampler)
+    references = [as_string(example["targets"]) for example in examples]
+    if isinstance(writer, TreePreprocessor):
+        return {"bracket_f1": bracket_f1(written, references)}
+    if isinstance(reader, AudioPreprocessor):
+        return error_rates(written, references)
+    return text_measures(written, references)
+
+
+def text_measures(written: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Compares texts with what they should be.
+
+    Args:
+        written: the texts.
+        references: as many texts.
+
+    Returns:
+        `bleu` and `chrf` of the whole corpus, as sacrebleu computes them by default, from 0 to 100,
+        and `exact`, the share of equal texts.
+
+    Raises:
+        ModuleNotFoundError: sacrebleu is not installed.
+        ValueError: there are not as many of both, or none.
+    """
+    _check_pairs(written, references)
+    sacrebleu = _needs("sacrebleu")
+    return {
+        "bleu": sacrebleu.corpus_bleu(list(written), [list(references)]).score,
+        "chrf": sacrebleu.corpus_chrf(list(written), [list(references)]).score,
+        "exact": sum(map(str.__eq__, written, references)) / len(references),
+    }
+
+
+def error_rates(written: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Compares transcripts with what was said.
+
+    Args:
+        written: the transcripts.
+        references: as many texts, none of them empty.
+
+    Returns:
+        `cer` and `wer`: edits per character and per word of the references, of the whole corpus.
+
+    Raises:
+        ModuleNotFoundError: jiwer is not installed.
+        ValueError: there are not as many of both, or none.
+    """
+    _check_pairs(written, references)
+    jiwer = _needs("jiwer")
+    return {
+        "cer": float(jiwer.cer(list(references), list(written))),
+        "wer": float(jiwer.wer(list(references), list(written))),
+    }
+
+
+def bracket_f1(written: Iterable[str], references: Iterable[str]) -> float:
+    """Compares trees by their labeled brackets: PARSEVAL's F1 over the whole corpus.
+
+    A bracket is a phrase's label with the words that it spans. Tags of words are no brackets, nor
+    is a root without a label. Punctuation counts as words do.
+
+    Args:
+        written: trees in brackets, over the same words as the references.
+        references: as many trees.
+
+    Returns:
+        Twice the number of equal brackets over the number of all, 0 if there is none.
+
+    Raises:
+        ValueError: a text is no tree, or there are not as many of both.
+
+    Example:
+
+    ```python
+    right = "(S (NP (DT The) (NN file)) (VP (VBZ opens)))"
+    flat = "(S (DT The) (NN file) (VP (VBZ opens)))"
+    print(kmm.evaluation.bracket_f1([flat], [right]))  # 0.8: 2 brackets of 2 and 3
+    ```
+    """
+    equal = total = 0
+    for one, two in zip(written, references, strict=True):
+        one, two = _brackets(one), _brackets(two)
+        equal += (one & two).total()
+        total += one.total() + two.total()
+    return 2 * equal / total if total else 0.0
+
+
+def _brackets(tree):
+    """Returns how often each `(label, first word, end)` occurs."""
+    found: collections.Counter = collections.Counter()
+    starts, words = [], 0
+    for symbol in linearize(tree):
+        if symbol.startswith("("):
+            starts.append(words)
+        elif symbol.startswith(")"):
+            start = starts.pop()
+            if symbol != ")":
+                found[symbol[1:], start, words] += 1
+        else:
+            words += 1
+    return found
+
+
+def _check_pairs(written, references):
+    if not references or len(written) != len(references):
+        raise ValueError(
+            "`written` must have one text for each of `references`. "
+            f"Received: {len(written)} and {len(references)}"
+        )
+
+
+def _needs(name):
+    try:
+        return __import__(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{name} is needed for these measures: pip install 'keras-multimodel[evaluation]'"
+        ) from error

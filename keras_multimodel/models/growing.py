@@ -1,0 +1,169 @@
+"""A model's life after training: tasks come and go, and parts of it stand still."""
+
+import copy as copying
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import keras
+
+from keras_multimodel.models.generating import GeneratingModel
+from keras_multimodel.models.task import Task, unique_modalities
+
+Model = TypeVar("Model", bound="GrowingModel")
+
+
+class GrowingModel(GeneratingModel):
+    """The part of a `MultiModel` that makes models of other tasks from it, and freezes parts."""
+
+    _groups: dict[str, Sequence[Sequence[str]]]
+
+    def task_model(self: Model, task: str, copy: bool = False) -> Model:
+        """Returns a model of one task that shares this model's weights.
+
+        Args:
+            task: name of the task.
+            copy: whether to copy the weights instead: the model then has what the task needs and
+                nothing of the others, and trains on its own.
+
+        Returns:
+            A `MultiModel` of that task alone, not compiled.
+
+        Raises:
+            ValueError: `task` is no task of this model.
+
+        Example:
+
+        ```python
+        text = kmm.layers.TextModality(50, hidden_dim=32)
+        tasks = [kmm.Task(name, text, text) for name in ("copy", "reverse")]
+        model = kmm.MultiModel(tasks, hidden_dim=32, moe=None)
+        model.task_model("copy", copy=True).save("copy.keras")
+        ```
+        """
+        return self._of([self._task(task)], copy)
+
+    def add_task(self: Model, task: Task, copy: bool = False) -> Model:
+        """Returns a model of this model's tasks and one more, for which there are new weights.
+
+        Outputs of the other tasks are the same, to the bit, until something that they use is
+        trained: `freeze` keeps it as it is.
+
+        Args:
+            task: the task. Its nets may be nets of this model, whose weights it then shares.
+            copy: whether to copy this model's weights. By default both models share them.
+
+        Returns:
+            A `MultiModel`, not compiled.
+
+        Raises:
+            ValueError: there is a task of that name, or its nets do not fit.
+
+        Example:
+
+        ```python
+        text = kmm.layers.TextModality(50, hidden_dim=32)
+        model = kmm.MultiModel([kmm.Task("copy", text, text)], hidden_dim=32, moe=None)
+        kinds = kmm.layers.CategoryModality(3, hidden_dim=32)
+        model = model.add_task(kmm.Task("kind", text, kinds))
+        model.freeze()
+        model.unfreeze("kind")
+        model.compile("adam")  # trains the new weights only
+        ```
+        """
+        if task.name in self._tasks:
+            raise ValueError(
+                "`task` must have a name of its own beside "
+                f"{list(self._tasks)}. Received: task.name={task.name!r}"
+            )
+        return self._of([*self._tasks.values(), task], copy)
+
+    def remove_task(self: Model, task: str, copy: bool = False) -> Model:
+        """Returns a model of this model's tasks but one, without the weights that only it needs.
+
+        Args:
+            task: name of the task.
+            copy: whether to copy this model's weights. By default both models share them.
+
+        Returns:
+            A `MultiModel`, not compiled.
+
+        Raises:
+            ValueError: `task` is no task of this model, or its only one.
+        """
+        removed = self._task(task)
+        return self._of([kept for kept in self._tasks.values() if kept is not removed], copy)
+
+    def freeze(self, *parts: str) -> None:
+        """Excludes parts from training. Copies and saved files keep that.
+
+        A compiled model has to be compiled again before it is trained.
+
+        Args:
+            *parts: keys of `parts`; all of them if none is given.
+
+        Raises:
+            ValueError: a part is unknown.
+        """
+        self._set_trainable(parts, False)
+
+    def unfreeze(self, *parts: str) -> None:
+        """Includes parts in training again, as `freeze` excludes them.
+
+        Args:
+            *parts: keys of `parts`; all of them if none is given.
+
+        Raises:
+            ValueError: a part is unknown.
+        """
+        self._set_trainable(parts, True)
+
+    @property
+    def parts(self) -> dict[str, list[keras.layers.Layer]]:
+        """What `freeze` takes: the layers of each part by its name.
+
+        `"encoder"`, `"mixer"` and `"decoder"` are the body, `"experts"` the experts within it.
+        The name of a task stands for its command token and the nets that no other task uses,
+        `"shared_nets"` for the nets that several use. Parts that would be empty are left out.
+        """
+        tasks = list(self._tasks.values())
+        own: dict[str, list[Any]] = {name: [] for name in self._tasks}
+        shared = []
+        for net in unique_modalities(tasks):
+            users = [t.name for t in tasks if net is t.inputs or net is t.targets]
+            (own[users[0]] if len(users) == 1 else shared).append(net)
+        for name in own:
+            if self._tasks[name].autoregressive:
+                own[name].append(self._body.commands[name])
+        sides = {"encoder": self._body.encoder}
+        if any(task.autoregressive for task in tasks):
+            sides |= {"mixer": self._body.mixer, "decoder": self._body.decoder}
+        experts = [side.experts for side in sides.values() if getattr(side, "experts", None)]
+        body = {name: [side] for name, side in sides.items()}
+        found = {**body, "experts": experts, "shared_nets": shared, **own}
+        return {name: layers for name, layers in found.items() if layers}
+
+    def _set_trainable(self, names, trainable):
+        parts = self.parts
+        for name in names or parts:
+            if name not in parts:
+                raise ValueError(f"`parts` must be of {list(parts)}. Received: {name!r}")
+        for name in names or parts:
+            for layer in parts[name]:
+                layer.trainable = trainable
+        self.compiled = False  # Keras would train what it was compiled for
+
+    def _of(self, tasks, copy):
+        names = {task.name for task in tasks}
+        groups = {}
+        for side, old in self._groups.items():
+            kept = [[name for name in group if name in names] for group in old]
+            grouped = sum(kept, [])
+            # A new task has groups of its own: within another's, it would change the padding.
+            new = [
+                [task.name]
+                for task in tasks
+                if task.name not in grouped and (side == "encoder_groups" or task.autoregressive)
+            ]
+            groups[side] = [group for group in kept if group] + new
+        model = type(self)(tasks, self._body.hidden_dim, body=self._body, **groups)
+        return copying.deepcopy(model) if copy else model
