@@ -18,8 +18,8 @@ from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.models import graph
 from keras_multimodel.models import validation as checks
 from keras_multimodel.models.body import Body, Template
-from keras_multimodel.models.growing import GrowingModel
 from keras_multimodel.models.grouping import UnpadEmptyBatch
+from keras_multimodel.models.growing import GrowingModel
 from keras_multimodel.models.layer_states import layer_states, set_layer_states
 from keras_multimodel.models.task import Task, unique_modalities
 from keras_multimodel.models.training import MultiTaskTraining
