@@ -213,6 +213,14 @@ def has_value(variable: keras.Variable) -> bool:
     return getattr(variable, "_value", None) is not None
 
 
+def last_output(layer: keras.layers.Layer) -> Any:
+    """Returns the symbolic outputs of a layer's last call in a functional graph.
+
+    `layer.output` is public, and has those of the first call.
+    """
+    return layer._inbound_nodes[-1].output_tensors
+
+
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Returns the layers that a layer holds itself, without those within them."""
     return list(layer._flatten_layers(include_self=False, recursive=False))

@@ -217,6 +217,13 @@ def test_sublayers():
     assert inner not in _keras_compat.sublayers(model), changed("Layer._flatten_layers")
 
 
+def test_last_output():
+    layer = keras.layers.Identity()
+    layer(keras.Input((3,)))
+    last = layer(keras.Input((5,)))
+    assert _keras_compat.last_output(layer)[0] is last, changed("Operation._inbound_nodes")
+
+
 def test_open_to_sublayers():
     class Owner(keras.layers.Layer):
         def build(self, input_shape):

@@ -11,7 +11,6 @@ from keras_multimodel.data.encoding.encode import encode
 from keras_multimodel.data.mixing.mix import batch
 from keras_multimodel.data.preprocessing.audio import AudioPreprocessor
 from keras_multimodel.data.preprocessing.categories import CategoryPreprocessor
-from keras_multimodel.data.preprocessing.text_files import as_string
 from keras_multimodel.data.preprocessing.trees import TreePreprocessor, linearize
 
 
@@ -87,7 +86,7 @@ def _measures(model, name, examples, sampler, batch_size):
     for start in range(0, len(examples), batch_size):
         inputs = [example["inputs"] for example in examples[start : start + batch_size]]
         written += model.generate(name, inputs, sampler)
-    references = [as_string(example["targets"]) for example in examples]
+    references = [_text(x["targets"]) for x in examples]
     if isinstance(writer, TreePreprocessor):
         return {"bracket_f1": bracket_f1(written, references)}
     if isinstance(reader, AudioPreprocessor):
@@ -187,6 +186,10 @@ def _brackets(tree):
         else:
             words += 1
     return found
+
+
+def _text(raw):
+    return raw.decode() if isinstance(raw, bytes) else str(raw)
 
 
 def _check_pairs(written, references):

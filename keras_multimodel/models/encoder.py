@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import keras
 
+from keras_multimodel import _keras_compat
 from keras_multimodel.layers.blocks import build_block, call_block, call_position_wise
 from keras_multimodel.typing import Shape, Tensor
 
@@ -16,6 +17,15 @@ class ListLayer(keras.layers.Layer):
     """
 
     layer_names: tuple[str, ...] = ()
+
+    @property
+    def output(self):
+        """The symbolic outputs of the last call; Keras has those of the first.
+
+        It checks a new graph by their number, and models that share this layer have as many as they
+        have groups of tasks.
+        """
+        return _keras_compat.last_output(self)
 
     def compute_mask(self, *args, **kwargs):
         return None  # masks are passed as arguments

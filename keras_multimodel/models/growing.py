@@ -45,8 +45,9 @@ class GrowingModel(GeneratingModel):
     def add_task(self: Model, task: Task, copy: bool = False) -> Model:
         """Returns a model of this model's tasks and one more, for which there are new weights.
 
-        Outputs of the other tasks are the same, to the bit, until something that they use is
-        trained: `freeze` keeps it as it is.
+        Outputs of the other tasks stay the same until something that they use is trained, which
+        `freeze` prevents: to the bit in `generate`, `score` and `task_model`, which compute nothing
+        of the new task. In a step with rows of it, products of more rows may round otherwise.
 
         Args:
             task: the task. Its nets may be nets of this model, whose weights it then shares.
