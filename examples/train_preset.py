@@ -136,7 +136,7 @@ def main(epochs, decay, folder):
     # The average of the weights is what is evaluated, and what the model has at the end of `fit`.
     model.compile(
         keras.optimizers.Adam(
-            LEARNING_RATE, beta_2=0.98, global_clipnorm=2.0, use_ema=True, ema_momentum=0.999
+            LEARNING_RATE, beta_2=0.98, global_clipnorm=2.0, use_ema=True, ema_momentum=0.99
         )
     )
     callbacks = [

@@ -4,8 +4,6 @@ import collections
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.data.encoding.encode import encode
 from keras_multimodel.data.mixing.mix import batch
@@ -16,7 +14,7 @@ from keras_multimodel.data.preprocessing.trees import TreePreprocessor, lineariz
 
 def evaluate(
     model: Any,
-    data: dict[str, tf.data.Dataset],
+    data: dict[str, Any],
     sampler: Any = "greedy",
     batch_size: int = 32,
 ) -> dict[str, dict[str, float]]:
@@ -34,7 +32,7 @@ def evaluate(
 
     Args:
         model: a trained `MultiModel` whose nets have preprocessors.
-        data: task -> data set of raw examples, dicts with `"inputs"` and `"targets"`.
+        data: task -> `tf.data.Dataset` of raw examples, dicts with `"inputs"` and `"targets"`.
         sampler: as for `generate`.
         batch_size: examples at a time.
 
