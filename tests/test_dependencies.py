@@ -14,6 +14,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # Read through Keras or by another package of the same extra, and named for its version only.
 PINS_ONLY = {"tensorflow-metadata"}
+# What the package imports where it is needed.
+EXTRAS = ["evaluation", "io", "tfds"]
 # Backends that a user brings along.
 BACKENDS = {"jax", "torch"}
 
@@ -48,7 +50,7 @@ def test_a_required_package_is_imported(name):
     assert _modules_of(name) & _imported()
 
 
-@pytest.mark.parametrize("extra", ["io", "tfds"])
+@pytest.mark.parametrize("extra", EXTRAS)
 def test_an_optional_package_is_imported(extra):
     for name in _names(PROJECT["optional-dependencies"][extra]) - PINS_ONLY:
         # Not installed beside the latest TensorFlow: there the name of the module is all there is.
@@ -56,7 +58,7 @@ def test_an_optional_package_is_imported(extra):
 
 
 def test_an_imported_package_is_asked_for():
-    extras = [*PROJECT["optional-dependencies"]["io"], *PROJECT["optional-dependencies"]["tfds"]]
+    extras = sum((PROJECT["optional-dependencies"][extra] for extra in EXTRAS), [])
     names = _names(PROJECT["dependencies"] + extras)
     asked = {name.replace("-", "_") for name in names}.union(*map(_modules_of, names))
     assert _imported() - BACKENDS <= asked

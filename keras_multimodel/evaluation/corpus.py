@@ -1,6 +1,7 @@
 """The measures that each kind of task is known by, over whole data sets of raw examples."""
 
 import collections
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -108,7 +109,8 @@ def text_measures(written: Sequence[str], references: Sequence[str]) -> dict[str
         ValueError: there are not as many of both, or none.
     """
     _check_pairs(written, references)
-    sacrebleu = _needs("sacrebleu")
+    with _extra():
+        import sacrebleu
     return {
         "bleu": sacrebleu.corpus_bleu(list(written), [list(references)]).score,
         "chrf": sacrebleu.corpus_chrf(list(written), [list(references)]).score,
@@ -131,7 +133,8 @@ def error_rates(written: Sequence[str], references: Sequence[str]) -> dict[str, 
         ValueError: there are not as many of both, or none.
     """
     _check_pairs(written, references)
-    jiwer = _needs("jiwer")
+    with _extra():
+        import jiwer
     return {
         "cer": float(jiwer.cer(list(references), list(written))),
         "wer": float(jiwer.wer(list(references), list(written))),
@@ -198,10 +201,12 @@ def _check_pairs(written, references):
         )
 
 
-def _needs(name):
+@contextlib.contextmanager
+def _extra():
+    """Says what to install where the import within fails."""
     try:
-        return __import__(name)
+        yield
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{name} is needed for these measures: pip install 'keras-multimodel[evaluation]'"
+            f"{error.name} is needed for these measures: pip install 'keras-multimodel[evaluation]'"
         ) from error

@@ -1,4 +1,5 @@
 import collections
+import sys
 
 import jiwer
 import nltk
@@ -79,6 +80,12 @@ def test_texts_are_measured_as_by_the_libraries():
     assert error_rates(["opens"], ["open"]) == {"cer": 0.25, "wer": 1.0}
     with pytest.raises(ValueError, match="`written` must have one text"):
         text_measures(["a"], [])
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    with pytest.raises(ModuleNotFoundError, match=r"sacrebleu is needed .*\[evaluation\]"):
+        text_measures(["a"], ["a"])
 
 
 @pytest.fixture(scope="module")
