@@ -65,4 +65,10 @@ def test_an_imported_package_is_asked_for():
 
 
 def test_extras_that_a_user_installs():
-    assert sorted(PROJECT["optional-dependencies"]) == ["dev", "evaluation", "io", "notebooks", "tfds"]
+    assert sorted(PROJECT["optional-dependencies"]) == [
+        "dev",
+        "evaluation",
+        "io",
+        "notebooks",
+        "tfds",
+    ]

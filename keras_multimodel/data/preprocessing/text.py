@@ -87,6 +87,24 @@ class TextPreprocessor(Preprocessor):
         proto = base64.b64encode(self.proto).decode("ascii")
         return {"proto": proto, "max_length": self.max_length}
 
+    @classmethod
+    def from_config(cls, config: dict) -> "TextPreprocessor":
+        """Returns the preprocessor of a config, where `proto` is base64 and never a path.
+
+        A model file that somebody loads must not have other files read.
+
+        Args:
+            config: what `get_config` returned.
+
+        Raises:
+            ValueError: `proto` is no SentencePiece model in base64.
+        """
+        try:
+            content = base64.b64decode(config["proto"], validate=True)
+        except (TypeError, ValueError):
+            content = b""
+        return cls(**{**config, "proto": content})
+
 
 def train_text_preprocessor(
     sentences: Iterable[str | bytes] | tf.data.Dataset,

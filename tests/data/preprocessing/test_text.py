@@ -1,5 +1,6 @@
 import base64
 import unicodedata
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -122,6 +123,21 @@ def test_proto_as_path_bytes_or_base64(text, tmp_path):
     path.write_bytes(text.proto)
     for proto in (path, str(path), text.proto, base64.b64encode(text.proto).decode()):
         assert data.TextPreprocessor(proto) == text
+
+
+@pytest.mark.parametrize("form", [str, Path, bytes], ids=["str", "Path", "bytes"])
+def test_a_config_names_no_file_to_read(text, tmp_path, form):
+    """Whoever loads a model must not have the maker of its file choose what else is read."""
+    (tmp_path / "vocabulary.model").write_bytes(text.proto)
+    path = tmp_path / "vocabulary.model"
+    named = {"str": str(path), "Path": path, "bytes": str(path).encode()}[form.__name__]
+    assert data.TextPreprocessor(path).proto == text.proto  # the user's own call may
+    with pytest.raises(ValueError, match="`proto` must be a SentencePiece model"):
+        data.TextPreprocessor.from_config({"proto": named, "max_length": None})
+    config = keras.saving.serialize_keras_object(text)
+    config["config"]["proto"] = named
+    with pytest.raises(ValueError, match="`proto` must be a SentencePiece model"):
+        keras.saving.deserialize_keras_object(config)
 
 
 def test_training_errors():
