@@ -23,9 +23,12 @@ def _blocks(page, language):
 @pytest.mark.filterwarnings("ignore:Bad examples were skipped")
 def test_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    first, ablations, own_data = _blocks("README.md", "python")
-    shown_first, shown_own_data = _blocks("README.md", "text")
+    preset, first, ablations, own_data = _blocks("README.md", "python")
+    shown_preset, shown_first, shown_own_data = _blocks("README.md", "text")
     names = {"__name__": "readme"}
+
+    exec(preset, names)  # noqa: S102
+    assert capsys.readouterr().out == shown_preset
 
     exec(first, names)  # noqa: S102
     _check_digits(capsys.readouterr().out)

@@ -227,7 +227,8 @@ class MultiModel(MultiTaskTraining, GrowingModel):
 
         Args:
             folder: the folder; created if it does not exist. Files of an older preset are replaced.
-            dtype: of the weights on disk, `"float32"` or, for half the size, `"float16"`.
+            dtype: of matrices on disk, `"float32"` or, for half the size, `"float16"`. Vectors, such
+                as scales and counters, are kept as they are.
             card: the model card in Markdown: data, measures, license, limits. By default a list of
                 the tasks.
 
@@ -248,7 +249,7 @@ class MultiModel(MultiTaskTraining, GrowingModel):
         arrays = []
         for weight in _weights_of_layers(self):
             array = keras.ops.convert_to_numpy(weight)
-            if keras.backend.is_float_dtype(weight.dtype):
+            if keras.backend.is_float_dtype(weight.dtype) and array.ndim > 1:
                 with np.errstate(over="ignore"):
                     array, given = array.astype(dtype), array
                 if not np.isfinite(array).all() and np.isfinite(given.astype("float32")).all():

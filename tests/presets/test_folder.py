@@ -85,6 +85,17 @@ def test_what_float16_cannot_hold(model, tmp_path):
         large.save_to_preset(tmp_path, dtype="float16")
 
 
+def test_float16_leaves_counters_whole(model, tmp_path):
+    counter = next(w for w in model.weights if w.name == "expert_tokens")
+    before = keras.ops.convert_to_numpy(counter)
+    counter.assign(before + 1e5 + 1)  # beyond float16, and beyond its precision
+    model.save_to_preset(tmp_path, dtype="float16")
+    counter.assign(before)
+    loaded = kmm.MultiModel.from_preset(tmp_path)
+    found = next(w for w in loaded.weights if w.path == counter.path)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), before + 1e5 + 1)
+
+
 def test_a_preset_is_replaced_and_an_edited_card_does_no_harm(model, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     model.save_to_preset(tmp_path, dtype="float16")
