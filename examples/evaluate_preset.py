@@ -118,8 +118,9 @@ On the test split, of which neither training nor any choice saw anything, of the
 
 Made to show that one small model can learn eight tasks, and for work on such models. It translates
 short texts of graphical interfaces, and little else; names and rare words come out misspelled. It
-captions emoji, not photographs, and transcribes one speaker's short sentences. Nothing should
-depend on its answers.
+captions emoji, not photographs, and transcribes one speaker's short sentences. Where a translation
+is not above both baselines in the table, looking up the nearest sentence serves as well. Nothing
+should depend on the model's answers.
 """
 
 
