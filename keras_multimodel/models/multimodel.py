@@ -227,8 +227,8 @@ class MultiModel(MultiTaskTraining, GrowingModel):
 
         Args:
             folder: the folder; created if it does not exist. Files of an older preset are replaced.
-            dtype: of matrices on disk, `"float32"` or, for half the size, `"float16"`. Vectors, such
-                as scales and counters, are kept as they are.
+            dtype: of matrices on disk, `"float32"` or, for half the size, `"float16"`. Vectors
+                (scales, counters) are kept as they are.
             card: the model card in Markdown: data, measures, license, limits. By default a list of
                 the tasks.
 
