@@ -23,7 +23,9 @@ SURFACE = {
     "kmm.datasets": """
         DatasetInfo audio_folder coco_captions image_classes image_folder imagenet2012 info
         librispeech load names penn_treebank tsv_pairs wmt14_translate""",
-    "kmm.evaluation": "Baseline mismatched unigram_baseline",
+    "kmm.evaluation": (
+        "Baseline bracket_f1 error_rates evaluate mismatched text_measures unigram_baseline"
+    ),
     "kmm.generation": "BeamSearch Constraint Generation Hypothesis Stream TreeConstraint",
     "kmm.layers": """
         AttentionBlock AudioModality BiasBalancedRouter CategoryModality ConvBlock

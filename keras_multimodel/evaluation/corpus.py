@@ -48,8 +48,8 @@ def evaluate(
     Example:
 
     ```python
-    model = keras.saving.load_model("runs/eight_tasks/model.keras")
-    held_out = {"en_de": kmm.datasets.load("en_de", "test").take(100)}
+    model = kmm.MultiModel.from_preset("eight_tasks_tiny")
+    held_out = {"en_de": kmm.datasets.load("en_de", "test").take(8)}
     print(kmm.evaluation.evaluate(model, held_out))
     ```
     """

@@ -205,9 +205,9 @@ def test_slow_and_fast_input_of_other_backends():
     model = keras.Sequential([keras.Input((2,)), Asleep(), keras.layers.Dense(1)])
     model.compile("sgd", "mse", run_eagerly=True)
     shares = []
-    for seconds in (0.3, 0.0):
+    for seconds in (1.0, 0.0):
         callback = callbacks.InputWait(threshold=1.0)
-        data = make_data(seconds, steps=6)
+        data = make_data(seconds, steps=4)
         history = model.fit(data, epochs=2, callbacks=[callback], verbose=0).history
         shares.append(history["input_wait"][1])
     assert shares[0] > 0.5 and shares[1] < 0.2
