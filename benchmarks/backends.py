@@ -3,7 +3,7 @@
 Usage: python benchmarks/backends.py [LINE ...] [--steps 30] [--folder FOLDER]. A line has a
 backend, with `+jit` for TensorFlow with XLA, the `lengths` of the mixture, and the tasks, by
 default all of the demo's: `tensorflow:dynamic`, `jax:3`, `tensorflow+jit:1:emoji,parse,en_de`.
-Without lines, those of docs/performance.md.
+Without lines, the six of `LINES`.
 
 Each line is two epochs of `fit` with validation, in a process of its own, one after the other. All
 have the same initial weights, examples and optimizer. The first step includes tracing and

@@ -39,7 +39,7 @@ def test_keeps_the_dtype():
     assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="written for TensorFlow")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.GradientTape")
 def test_the_written_gradient_is_that_of_the_authors_code():
     import tensorflow as tf
 
@@ -53,7 +53,7 @@ def test_the_written_gradient_is_that_of_the_authors_code():
     assert golden.relative_error(tape.gradient(loss, x), expected) < 1e-4
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="written for TensorFlow")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.GradientTape")
 @settings(deadline=None, max_examples=5)
 @given(rows=st.integers(1, 5), channels=st.integers(2, 9))
 def test_the_written_gradient_is_that_of_automatic_differentiation(rows, channels):

@@ -100,7 +100,7 @@ class TextPreprocessor(Preprocessor):
             ValueError: `proto` is no SentencePiece model in base64.
         """
         try:
-            content = base64.b64decode(config["proto"], validate=True)
+            content = base64.b64decode(config.get("proto", ""), validate=True)
         except (TypeError, ValueError):
             content = b""
         return cls(**{**config, "proto": content})

@@ -134,6 +134,8 @@ def test_a_config_names_no_file_to_read(text, tmp_path, form):
     assert data.TextPreprocessor(path).proto == text.proto  # the user's own call may
     with pytest.raises(ValueError, match="`proto` must be a SentencePiece model"):
         data.TextPreprocessor.from_config({"proto": named, "max_length": None})
+    with pytest.raises(ValueError, match="`proto` must be a SentencePiece model"):
+        data.TextPreprocessor.from_config({"max_length": None})
     config = keras.saving.serialize_keras_object(text)
     config["config"]["proto"] = named
     with pytest.raises(ValueError, match="`proto` must be a SentencePiece model"):
