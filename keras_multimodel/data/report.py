@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from keras_multimodel.argument_checks import optional_positive_int
 from keras_multimodel.data.checks import check_encoded, check_steps
-from keras_multimodel.data.encoding.bad_examples import table
+from keras_multimodel.text_tables import table
 
 _PARTS = ("inputs", "targets")
 _QUICK = 2.0  # seconds without a progress bar

@@ -102,7 +102,7 @@ class Decoder(ListLayer):
         training: bool | None = None,
     ):
         x = list(targets)
-        for layer in self._in_order():
+        for layer in self.layers_in_order():
             if layer is self.experts:
                 x = call_position_wise(layer, x, masks, training)
                 continue
@@ -112,7 +112,7 @@ class Decoder(ListLayer):
             ]
         return x
 
-    def _in_order(self):
+    def layers_in_order(self) -> list[keras.layers.Layer]:
         """Returns all layers in their order. Without blocks there is no middle, and no experts."""
         middle = len(self.blocks) // 2
         experts = [self.experts] if self.blocks and self.experts is not None else []
@@ -133,4 +133,4 @@ class Decoder(ListLayer):
         return self._chain().reorder_cache(cache, rows)
 
     def _chain(self):
-        return BlockChain(self._in_order())
+        return BlockChain(self.layers_in_order())

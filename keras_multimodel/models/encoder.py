@@ -87,12 +87,18 @@ class Encoder(ListLayer):
             build_block(block, input_shape[0][-1])
 
     def call(self, inputs: list[Tensor], masks: list[Tensor], training: bool | None = None):
-        x = list(inputs) if self.timing is None else [self.timing(s) for s in inputs]
-        middle = len(self.blocks) // 2
-        for block in self.blocks[:middle]:
-            x = [call_block(block, s, training, mask=mask) for s, mask in zip(x, masks)]
-        if self.experts is not None:
-            x = call_position_wise(self.experts, x, masks, training)
-        for block in self.blocks[middle:]:
-            x = [call_block(block, s, training, mask=mask) for s, mask in zip(x, masks)]
+        x = list(inputs)
+        for layer in self.layers_in_order():
+            if layer is self.timing:
+                x = [layer(s) for s in x]
+            elif layer is self.experts:
+                x = call_position_wise(layer, x, masks, training)
+            else:
+                x = [call_block(layer, s, training, mask=mask) for s, mask in zip(x, masks)]
         return x
+
+    def layers_in_order(self) -> list[keras.layers.Layer]:
+        """Returns all layers in their order."""
+        middle = len(self.blocks) // 2
+        layers = [self.timing, *self.blocks[:middle], self.experts, *self.blocks[middle:]]
+        return [layer for layer in layers if layer is not None]

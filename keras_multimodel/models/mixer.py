@@ -106,8 +106,12 @@ class Mixer(ListLayer):
         """Returns the caches with row `i` of the batch taken from `rows[i]`."""
         return {**cache, "blocks": self._chain().reorder_cache(cache["blocks"], rows)}
 
+    def layers_in_order(self) -> list[keras.layers.Layer]:
+        """Returns the blocks in their order."""
+        return [x for x in (self.attention, *self.blocks) if x is not None]
+
     def _chain(self):
-        return BlockChain([x for x in (self.attention, *self.blocks) if x is not None])
+        return BlockChain(self.layers_in_order())
 
 
 def _aligned(source, source_mask, length):

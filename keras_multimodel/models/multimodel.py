@@ -21,6 +21,7 @@ from keras_multimodel.models.body import Body, Template
 from keras_multimodel.models.grouping import UnpadEmptyBatch
 from keras_multimodel.models.growing import GrowingModel
 from keras_multimodel.models.layer_states import layer_states, set_layer_states
+from keras_multimodel.models.summary import SummaryModel
 from keras_multimodel.models.task import Task, unique_modalities
 from keras_multimodel.models.training import MultiTaskTraining
 from keras_multimodel.presets.folder import read_preset, write_preset
@@ -68,7 +69,7 @@ _PRESET_FORMAT = "keras_multimodel 1"
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class MultiModel(MultiTaskTraining, GrowingModel):
+class MultiModel(MultiTaskTraining, GrowingModel, SummaryModel):
     """One functional model for several tasks, built from interchangeable blocks.
 
     Inputs are a dict of dicts: `{task: {"inputs": ..., "targets": ...}}`. Only tasks whose targets

@@ -39,6 +39,14 @@ def test_it_has_the_eight_tasks_and_a_card_of_all(model, card):
         assert kmm.datasets.info(name).licence in text
 
 
+def test_its_summary_fits_on_a_page(model):
+    lines = []
+    model.summary(print_fn=lines.append)
+    assert len(lines) <= 60
+    assert f"{model.count_params():,}" in lines[-1]
+    assert max(map(len, lines)) <= 120
+
+
 @pytest.mark.parametrize("task", ["digits", "parse", "speech"])
 def test_the_card_tells_what_is_measured(model, card, task):
     found = evaluate(model, {task: kmm.datasets.load(task, "test")}, batch_size=64)[task]

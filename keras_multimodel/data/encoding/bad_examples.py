@@ -7,13 +7,14 @@ elements in between failed. Only those are passed to Python: good examples never
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from keras_multimodel import user_warnings
+from keras_multimodel.text_tables import table
 from keras_multimodel.typing import Nested, Tensor
 
 # Nothing here has Python control flow for AutoGraph, which warns of code that it cannot rewrite.
@@ -174,18 +175,6 @@ class BadExamples:
             return table(rows, "<<><")
         # A column that says the same in each line says nothing.
         return table([(reason or task, *rest) for task, reason, *rest in rows], "<><")
-
-
-def table(rows: Sequence[Sequence[str]], sides: str) -> str:
-    """Writes rows of cells as lines, each column as wide as its widest cell.
-
-    Args:
-        rows: the cells, the head first.
-        sides: for each column `"<"`, its cells to the left, or `">"`, to the right.
-    """
-    widths = (max(map(len, column)) for column in zip(*rows))
-    line = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
-    return "\n".join(line.format(*row).rstrip() for row in rows)
 
 
 def map_or_explain(
