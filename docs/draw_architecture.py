@@ -26,7 +26,14 @@ PACKAGE = pathlib.Path(kmm.__file__).parent
 DESCRIPTION = DOCS / "architecture.json"
 
 # Imported by everything; arrows to them would hide the others.
-COMMON = {"argument_checks", "typing", "user_warnings", "_keras_compat", "__init__"}
+COMMON = {
+    "argument_checks",
+    "regular_files",
+    "typing",
+    "user_warnings",
+    "_keras_compat",
+    "__init__",
+}
 COLORS = {
     "callbacks": "#f6d6ad",
     "models": "#f9e3a3",

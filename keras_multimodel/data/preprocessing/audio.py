@@ -7,11 +7,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_multimodel.argument_checks import positive_int
-from keras_multimodel.data.preprocessing.audio_files import check_sound, native_ops, read_waveform
+from keras_multimodel.argument_checks import positive, positive_int
+from keras_multimodel.data.preprocessing.audio_files import (
+    MAX_RATE,
+    MAX_SECONDS,
+    check_sound,
+    native_ops,
+    read_waveform,
+)
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
 
 _SILENCE = 1e-10  # the least power: -100 dB
+_MOST_MEL_WEIGHTS = 1 << 24
 _TOP_DECIBELS = 80.0  # range of an utterance: quieter values are raised to its lower end
 
 
@@ -32,6 +39,8 @@ class AudioPreprocessor(Preprocessor):
         max_frequency: upper edge of the last band, in Hz. None is half the sampling rate.
         mean: decibels that become 0.
         std: decibels that become a difference of 1.
+        max_seconds: the longest file, by its header: longer ones are refused before they are
+            decoded.
 
     Call arguments:
         raw: the bytes of a FLAC or WAV file, or samples `(samples,)` at `sampling_rate`.
@@ -55,8 +64,9 @@ class AudioPreprocessor(Preprocessor):
         max_frequency: float | None = None,
         mean: float = -20.0,
         std: float = 20.0,
+        max_seconds: float = MAX_SECONDS,
     ):
-        sampling_rate = positive_int("sampling_rate", sampling_rate)
+        sampling_rate = _rate(sampling_rate)
         for name, value in (("frame_length", frame_length), ("frame_step", frame_step)):
             if value * sampling_rate < 1000:
                 expected = f"`{name}` must be at least one sample, in milliseconds"
@@ -74,6 +84,7 @@ class AudioPreprocessor(Preprocessor):
         self.max_frequency = max_frequency
         self.mean = mean
         self.std = std
+        self.max_seconds = positive("max_seconds", max_seconds)
         self._window = round(frame_length * sampling_rate / 1000)
         self._stride = round(frame_step * sampling_rate / 1000)
         # The least power of two that holds a window: other lengths have slower transforms.
@@ -86,6 +97,13 @@ class AudioPreprocessor(Preprocessor):
             raise ValueError(
                 "`min_frequency` and `max_frequency` must ascend, up to half the sampling rate. "
                 f"Received: min_frequency={self.min_frequency}, max_frequency={self.max_frequency}"
+            )
+        size = self.num_mel_bins * self._fft_length
+        if size > _MOST_MEL_WEIGHTS:
+            raise ValueError(
+                "`num_mel_bins` and `frame_length` must be small enough for a table of "
+                f"{_MOST_MEL_WEIGHTS} weights. Received: num_mel_bins={self.num_mel_bins}, "
+                f"frame_length={self.frame_length}"
             )
         # Eagerly and on the CPU, even if a graph or a strategy's scope is open around the caller.
         with tf.init_scope(), tf.device("CPU:0"):
@@ -105,12 +123,12 @@ class AudioPreprocessor(Preprocessor):
 
     def __call__(self, raw: Any) -> tf.Tensor:
         with tf.device("CPU:0"):
-            return self._frames(read_waveform(raw, self.sampling_rate))
+            return self._frames(_read(self, raw))
 
     def strict(self, raw: Any) -> tf.Tensor:
         """Prepares audio, and refuses it if it is silent or not finite."""
         with tf.device("CPU:0"):
-            return self._frames(read_waveform(raw, self.sampling_rate, check_sound))
+            return self._frames(_read(self, raw, check_sound))
 
     def _frames(self, waveform):
         decibels = self._decibels(waveform)
@@ -154,6 +172,8 @@ class WaveformPreprocessor(Preprocessor):
 
     Args:
         sampling_rate: samples in a second; files of another rate are resampled.
+        max_seconds: the longest file, by its header: longer ones are refused before they are
+            decoded.
 
     Call arguments:
         raw: the bytes of a FLAC or WAV file, or samples `(samples,)` at `sampling_rate`.
@@ -166,20 +186,33 @@ class WaveformPreprocessor(Preprocessor):
             `tf.data` a broken file raises a `tf.errors.OpError`.
     """
 
-    def __init__(self, sampling_rate: int = 8000):
-        self.sampling_rate = positive_int("sampling_rate", sampling_rate)
+    def __init__(self, sampling_rate: int = 8000, max_seconds: float = MAX_SECONDS):
+        self.sampling_rate = _rate(sampling_rate)
+        self.max_seconds = positive("max_seconds", max_seconds)
 
     def __call__(self, raw: Any) -> tf.Tensor:
         with tf.device("CPU:0"):
-            return _without_zeros(read_waveform(raw, self.sampling_rate))
+            return _without_zeros(_read(self, raw))
 
     def strict(self, raw: Any) -> tf.Tensor:
         """Prepares audio, and refuses it if it is silent or not finite."""
         with tf.device("CPU:0"):
-            return _without_zeros(read_waveform(raw, self.sampling_rate, check_sound))
+            return _without_zeros(_read(self, raw, check_sound))
 
     def get_config(self) -> dict:
-        return {"sampling_rate": self.sampling_rate}
+        return {"sampling_rate": self.sampling_rate, "max_seconds": self.max_seconds}
+
+
+def _rate(value):
+    rate = positive_int("sampling_rate", value)
+    if rate > MAX_RATE:
+        expected = f"`sampling_rate` must be at most {MAX_RATE}"
+        raise ValueError(f"{expected}. Received: sampling_rate={value}")
+    return rate
+
+
+def _read(preprocessor, raw, check=tf.identity):
+    return read_waveform(raw, preprocessor.sampling_rate, check, preprocessor.max_seconds)
 
 
 def _without_zeros(waveform):

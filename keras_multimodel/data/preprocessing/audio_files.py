@@ -29,7 +29,11 @@ _RIFF = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
 # sox 2^31 less a block. No sound of this size would fit beside them in a file of chunks.
 _STREAMED = 0x7FFFF000
 _RATES = (100, 1_000_000)
-_MOST_SAMPLES = 1 << 40  # what libsndfile says of a FLAC file that does not say how many it has
+MAX_RATE = _RATES[1]
+MAX_SECONDS = 600.0
+_MOST_SAMPLES = 1 << 26  # of all channels: ten minutes of a CD and some
+_UNKNOWN = 1 << 40  # what libsndfile says of a FLAC file that does not say how many it has
+_MOST_CHUNKS = 10_000
 # Taps of the filter in tensorflow-io's resampler (speex, quality 4); its output is late by half.
 _RESAMPLER_TAPS = 64
 
@@ -52,7 +56,12 @@ def native_ops():
     return core_ops
 
 
-def read_waveform(raw: Any, sampling_rate: int, check: Callable = tf.identity) -> tf.Tensor:
+def read_waveform(
+    raw: Any,
+    sampling_rate: int,
+    check: Callable = tf.identity,
+    max_seconds: float = MAX_SECONDS,
+) -> tf.Tensor:
     """Returns audio as one channel of float32 samples, mostly from -1 to 1.
 
     Args:
@@ -60,12 +69,13 @@ def read_waveform(raw: Any, sampling_rate: int, check: Callable = tf.identity) -
             or integers, whose type has the range from -1 to 1.
         sampling_rate: samples in a second.
         check: function of the samples before they are resampled, such as `check_sound`.
+        max_seconds: the longest file, by its header.
 
     Returns:
         float32 `(samples,)` at `sampling_rate`, with at least one sample.
 
     Raises:
-        ValueError: `raw` is no such file, or has another rank or dtype.
+        ValueError: `raw` is no such file, is too long, or has another rank or dtype.
     """
     raw = tf.convert_to_tensor(raw)
     is_file = raw.dtype == tf.string
@@ -73,7 +83,7 @@ def read_waveform(raw: Any, sampling_rate: int, check: Callable = tf.identity) -
         expected = "`raw` must be the bytes of one audio file or samples of rank 1"
         raise ValueError(f"{expected}. Received: shape={raw.shape}, dtype={raw.dtype.name}")
     if is_file:
-        waveform = _read_file(raw, sampling_rate, check)
+        waveform = _read_file(raw, sampling_rate, check, max_seconds)
     elif raw.dtype.is_integer:
         # Unsigned samples are silent at half of their range, as in WAV files of 8 bits.
         silence = 0 if raw.dtype.min < 0 else raw.dtype.max // 2 + 1
@@ -106,9 +116,12 @@ def check_sound(waveform: tf.Tensor) -> tf.Tensor:
     return require(waveform, is_sound, "silent audio", lambda: sound.format(tf.size(waveform)))
 
 
-def _read_file(content, sampling_rate, check):
+def _read_file(content, sampling_rate, check, max_seconds):
+    def decode(content):
+        return _decode(content, max_seconds)
+
     specs = (tf.TensorSpec((None,), tf.float32), tf.TensorSpec((), tf.int64))
-    waveform, rate = in_python(_decode, [content], specs)
+    waveform, rate = in_python(decode, [content], specs)
     waveform = check(waveform)
     return tf.cond(
         tf.equal(rate, sampling_rate),
@@ -117,17 +130,21 @@ def _read_file(content, sampling_rate, check):
     )
 
 
-def _decode(content: bytes) -> tuple[np.ndarray, np.int64]:
+def _decode(content: bytes, max_seconds: float) -> tuple[np.ndarray, np.int64]:
     """Returns float32 samples, the mean of all channels, and their rate."""
     try:
         if content[:4] in _RIFF:
             content = _plain_wav(content)
+        elif content[:4] == b"OggS":
+            _check_ogg_end(content)
         with soundfile.SoundFile(io.BytesIO(content)) as file:
-            if file.frames > _MOST_SAMPLES:
-                raise _broken(content, "one without its number of samples, as streams of FLAC are")
-            is_short = content[:4] == b"fLaC" and file.subtype == "PCM_16"
+            _check_size(file, content, max_seconds)
+            is_flac = content[:4] == b"fLaC"
+            is_short = is_flac and file.subtype == "PCM_16"
             samples = file.read(dtype="int16" if is_short else "float32", always_2d=True)
             rate = file.samplerate
+            if is_flac and len(samples) < file.frames:
+                raise _broken(content, f"{len(samples)} of {file.frames} samples")
     except (soundfile.LibsndfileError, struct.error) as error:
         raise _broken(content, str(error)) from error
     if is_short:
@@ -135,10 +152,32 @@ def _decode(content: bytes) -> tuple[np.ndarray, np.int64]:
         if any(wanted) and hashlib.md5(samples.astype("<i2").tobytes()).digest() != wanted:
             raise _broken(content, "samples that have another MD5 sum than the file says")
         samples = samples / np.float32(2**15)
+    return samples.mean(axis=1, dtype="float32"), np.int64(rate)
+
+
+def _check_size(file: soundfile.SoundFile, content: bytes, max_seconds: float) -> None:
+    """Refuses, by its header, a file that could not be decoded or resampled in a sane size."""
+    rate, frames = file.samplerate, file.frames
+    if frames > _UNKNOWN:
+        raise _broken(content, "one without its number of samples, as streams of FLAC are")
     if not _RATES[0] <= rate <= _RATES[1]:
         expected = f"a rate from {_RATES[0]} to {_RATES[1]} samples in a second"
         raise BadExampleError("broken audio", f"`raw` must have {expected}. Received: {rate}")
-    return samples.mean(axis=1, dtype="float32"), np.int64(rate)
+    if frames > max_seconds * rate:
+        expected = f"`raw` must have at most {max_seconds:g} seconds"
+        raise BadExampleError("too long", f"{expected}. Received: {frames / rate:g}")
+    if frames * file.channels > _MOST_SAMPLES:
+        expected = f"`raw` must have at most {_MOST_SAMPLES} samples in all channels"
+        received = f"{frames} in each of {file.channels}"
+        raise BadExampleError("too long", f"{expected}. Received: {received}")
+
+
+def _check_ogg_end(content: bytes) -> None:
+    """Refuses an Ogg file that was cut: libsndfile takes it for a shorter one."""
+    page = content[content.rfind(b"OggS") :]
+    is_last = len(page) > 27 and page[5] & 4
+    if not is_last or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
+        raise _broken(content, "without the end of its last page")
 
 
 def _plain_wav(content: bytes) -> bytes:
@@ -155,7 +194,7 @@ def _plain_wav(content: bytes) -> bytes:
             long_size = struct.unpack_from(f"{order}Q", content, start + 8)[0]
         elif name == b"data" and long_size:
             size = long_size
-        elif name == b"data" and (size >= _STREAMED or not (size or _is_chunks(content[start:]))):
+        elif name == b"data" and _is_stream(content, start, size):
             size = len(content) - start
         body = content[start : start + size]
         if name == b"data" and len(body) < size:
@@ -169,20 +208,29 @@ def _plain_wav(content: bytes) -> bytes:
 def _chunks(content: bytes, order: str) -> Iterator[tuple[bytes, int, int]]:
     """Yields name, start and size of the chunks of a file, up to its sound."""
     position, name = 12, b""
-    while position + 8 <= len(content) and name != b"data":
+    for _ in range(_MOST_CHUNKS):
+        if position + 8 > len(content) or name == b"data":
+            return
         name, size = struct.unpack_from(f"{order}4sI", content, position)
         yield name, position + 8, size
         position += 8 + size
         # A chunk of odd size has one more byte, which some writers forget.
         is_padded = content[position : position + 4] not in (b"fmt ", b"data")
         position += size % 2 and is_padded
+    raise _broken(content, f"more than {_MOST_CHUNKS} chunks")
 
 
-def _is_chunks(rest: bytes) -> bool:
-    """Returns whether what follows a chunk of no sound is nothing, or other chunks to the end."""
-    while len(rest) >= 8 and rest[:4].isalnum():
-        rest = rest[8 + (size := int.from_bytes(rest[4:8], "little")) + size % 2 :]
-    return not rest
+def _is_stream(content: bytes, start: int, size: int) -> bool:
+    """Returns whether a writer that cannot go back has left the size of the sound open."""
+    if size:
+        return size >= _STREAMED
+    # A chunk of no sound: nothing follows it, or other chunks to the end.
+    for _ in range(_MOST_CHUNKS):
+        if start + 8 > len(content) or not content[start : start + 4].isalnum():
+            return start < len(content)
+        size = int.from_bytes(content[start + 4 : start + 8], "little")
+        start += 8 + size + size % 2
+    raise _broken(content, f"more than {_MOST_CHUNKS} chunks")
 
 
 def _broken(content: bytes, received: str) -> BadExampleError:

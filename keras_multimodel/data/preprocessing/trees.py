@@ -26,6 +26,7 @@ from keras_multimodel.typing import Tensor
 MISSING_TAG = "XX"
 ROOT_LABEL = "S"
 _SPECIAL = 3
+_SHOWN = 1000  # characters of a bad tree
 _MAX_DEPTH = 200  # nltk's trees recurse at each level, and Python ends that at 1,000 calls
 # A tag with its word, an opening bracket with its label, a closing bracket, or a word alone.
 _TOKEN = re.compile(
@@ -78,6 +79,8 @@ def parse(tree: str) -> tuple[list[str], list[str]]:
             raise _bad_tree(f"must have no empty phrase '{symbols[-1]}'", tree)
         else:
             symbols.append(f"){open_labels.pop()}")
+        if len(open_labels) > _MAX_DEPTH:
+            raise _bad_tree(f"must nest at most {_MAX_DEPTH} phrases", tree)
     if open_labels or not symbols:
         raise _bad_tree(f"must close all phrases, {len(open_labels)} are open at its end", tree)
     return symbols, words
@@ -296,7 +299,8 @@ def _leaf(word: str) -> str:
 
 
 def _bad_tree(expected: str, tree: str) -> BadExampleError:
-    return BadExampleError("broken tree", f"`tree` {expected}. Received: tree={tree!r}")
+    shown = tree if len(tree) <= _SHOWN else f"{tree[:_SHOWN]}..."
+    return BadExampleError("broken tree", f"`tree` {expected}. Received: tree={shown!r}")
 
 
 def _bad_symbols(expected: str, symbols: Sequence[str]) -> ValueError:

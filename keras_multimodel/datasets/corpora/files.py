@@ -1,5 +1,6 @@
 """Files of corpora: finding them, reading them, and making data sets of their rows."""
 
+import errno
 import itertools
 import os
 from collections.abc import Callable, Iterable
@@ -9,7 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_multimodel.data.preprocessing.preprocessor import in_python
+from keras_multimodel.data.preprocessing.text_files import UNREADABLE
+from keras_multimodel.regular_files import read_regular
 
+MAX_BYTES = 1 << 26  # of one image or sound: 35 minutes of speech
 _STRING = tf.TensorSpec((), tf.string)
 _KEYS = ("inputs", "targets", "source", "problem")
 _BLOCK = 128  # rows that pass from Python to TensorFlow at once: one call a row is ten times slower
@@ -77,8 +81,15 @@ def _is_hidden(path: Path) -> bool:
 
 
 def why_outside(folder: str | Path, path: str) -> str:
-    """Returns `"reason: message"` if a path that a table names leads out of a folder, else `""`."""
-    if Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+    """Returns `"reason: message"` if a path that a table names leads out of a folder, else `""`.
+
+    It may lead out by `..`, as an absolute path, or by a link.
+    """
+    inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+    # Links last: what they lead to is not looked at otherwise, and only a file could be read.
+    if inside and os.path.isfile(path):
+        inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    if inside:
         return ""
     return f"outside the folder: a file must be below {folder}. Received: {path}"
 
@@ -105,28 +116,32 @@ def dataset_of_rows(rows: Callable[[], Iterable[tuple[str, str, str, str]]]) -> 
     return tf.data.Dataset.from_generator(blocks, output_signature=signature).unbatch()
 
 
-def with_contents(paths: tf.data.Dataset) -> tf.data.Dataset:
+def with_contents(paths: tf.data.Dataset, max_bytes: int) -> tf.data.Dataset:
     """Replaces the path in `inputs` by the bytes of the file, or says in `problem` why not.
 
     Args:
         paths: data set of `{"inputs": path, "problem", ...}`. A problem that is already there
             stays.
+        max_bytes: the most bytes of a file.
     """
+
+    def read_file(path, problem):
+        return _read(path, problem, max_bytes)
 
     @tf.autograph.experimental.do_not_convert
     def read(row):
         # Not `tf.io.read_file`, which would end the whole pass with an error where a file is gone.
-        content, problem = in_python(_read, [row["inputs"], row["problem"]], (_STRING, _STRING))
+        content, problem = in_python(read_file, [row["inputs"], row["problem"]], (_STRING, _STRING))
         return {**row, "inputs": content, "problem": problem}
 
     return paths.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _read(path: bytes, problem: bytes) -> tuple[bytes, bytes]:
+def _read(path: bytes, problem: bytes, max_bytes: int) -> tuple[bytes, bytes]:
     try:
-        # Not a pipe, which waits for its other end, nor a device, which may never end.
-        if os.path.isfile(path):
-            return Path(os.fsdecode(path)).read_bytes(), problem
-    except (OSError, ValueError):  # a ValueError: the path has a NUL character
-        pass
-    return b"", problem or b"unreadable file: a file must be readable. Received: " + path
+        return read_regular(path, max_bytes), problem
+    except (OSError, ValueError) as error:  # a ValueError: the path has a NUL character
+        expected = f"{UNREADABLE}: a file must be readable"
+        if getattr(error, "errno", None) == errno.EFBIG:
+            expected = f"too large: a file must have at most {max_bytes} bytes"
+    return b"", problem or f"{expected}. Received: ".encode() + path

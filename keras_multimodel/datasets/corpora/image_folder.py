@@ -6,8 +6,10 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.data.preprocessing.text_files import decode_utf8
 from keras_multimodel.datasets.corpora.files import (
+    MAX_BYTES,
     existing_folder,
     find_files,
     find_folders,
@@ -17,7 +19,9 @@ from keras_multimodel.datasets.corpora.files import (
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
-def image_folder(folder: str | Path, seed: int | None = None) -> tf.data.Dataset:
+def image_folder(
+    folder: str | Path, seed: int | None = None, max_bytes: int = MAX_BYTES
+) -> tf.data.Dataset:
     """Reads a folder that holds a folder of images for each class.
 
     Files end in `.jpg`, `.jpeg`, `.png`, `.gif`, `.bmp` or `.webp`, in capitals or not, at any
@@ -30,13 +34,15 @@ def image_folder(folder: str | Path, seed: int | None = None) -> tf.data.Dataset
     Args:
         folder: the folder. The names of the folders in it are the classes.
         seed: seed of the order of the files. None sorts them by class and name.
+        max_bytes: the most bytes of a file. A larger one is an example with a `problem`.
 
     Returns:
         A `tf.data.Dataset` of strings `{"inputs": bytes of a file, "targets": name of its class,
         "source": path, "problem"}`. `kmm.datasets.image_classes` has the names of the classes.
 
     Raises:
-        ValueError: there is no such folder, or it has no class with an image.
+        ValueError: there is no such folder, it has no class with an image, or `max_bytes` is not
+            positive.
 
     Example:
 
@@ -49,6 +55,7 @@ def image_folder(folder: str | Path, seed: int | None = None) -> tf.data.Dataset
     classes = kmm.data.CategoryPreprocessor(kmm.datasets.image_classes("flowers"))
     ```
     """
+    max_bytes = positive_int("max_bytes", max_bytes)
     names = image_classes(folder)
     files = [(path, name) for name in names for path in _images(Path(folder) / name)]
     # All paths at once: the files stand by class, and a buffer of images would see one class only.
@@ -57,7 +64,7 @@ def image_folder(folder: str | Path, seed: int | None = None) -> tf.data.Dataset
     paths = [os.fsencode(path) for path, _ in files]  # names of files need not be UTF-8
     columns = {"inputs": paths, "targets": [name for _, name in files], "source": paths}
     columns["problem"] = [""] * len(files)
-    return with_contents(tf.data.Dataset.from_tensor_slices(columns))
+    return with_contents(tf.data.Dataset.from_tensor_slices(columns), max_bytes)
 
 
 def image_classes(folder: str | Path) -> list[str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.data.encoding.bad_examples import BadExampleError
-from keras_multimodel.data.preprocessing.text_files import Line, read_lines
+from keras_multimodel.data.preprocessing.text_files import MAX_LINE, Line, read_lines
 from keras_multimodel.data.preprocessing.trees import delinearize, is_one_node, parse
 from keras_multimodel.datasets.corpora.files import dataset_of_rows, existing_folder, find_files
 
@@ -25,10 +26,13 @@ def split_trees(text: str) -> Iterator[tuple[int, str]]:
         tuple[int, str]: the number of the line from 0, and the piece. The last may not close.
     """
     depth, start = 0, 0
+    counted, line = 0, 0  # line ends are counted up to here: from 0 at each piece would take hours
 
     def piece(end):
-        skipped = len(text[start:end]) - len(text[start:end].lstrip())
-        return text.count("\n", 0, start + skipped), text[start:end].strip()
+        nonlocal counted, line
+        first = start + len(text[start:end]) - len(text[start:end].lstrip())
+        counted, line = first, line + text.count("\n", counted, first)
+        return line, text[start:end].strip()
 
     for bracket in re.finditer(r"[()]", text):
         depth += 1 if bracket[0] == "(" else -1
@@ -90,14 +94,18 @@ def _without_outer(symbols):
 
 
 def penn_treebank(
-    folder: str | Path, function_tags: bool = False, traces: bool = False, pattern: str = "**/*.mrg"
+    folder: str | Path,
+    function_tags: bool = False,
+    traces: bool = False,
+    pattern: str = "**/*.mrg",
+    max_line: int = MAX_LINE,
 ) -> tf.data.Dataset:
     """Reads trees in brackets from the files of a folder, such as the Penn Treebank's `.mrg`.
 
     A tree begins where a line begins with a bracket; its other lines are indented. A line may also
     hold several whole trees. The empty bracket around a tree is left out. Files are read lazily, in
-    the order of their paths. What is no whole tree is an example with a `problem`, which
-    `kmm.data.encode` raises or skips; the next tree is read again.
+    the order of their paths. What is no whole tree, or a file that cannot be read, is an example
+    with a `problem`, which `kmm.data.encode` raises or skips; the next tree is read again.
 
     Marcus et al. 1993, "Building a Large Annotated Corpus of English: The Penn Treebank". License:
     from the Linguistic Data Consortium (LDC99T42).
@@ -108,13 +116,14 @@ def penn_treebank(
         traces: whether empty elements (`-NONE-`) stay. Without them, phrases that are empty then
             are left out too.
         pattern: which files of the folder are read.
+        max_line: the most characters of a line, and of a tree.
 
     Returns:
         A `tf.data.Dataset` of strings `{"inputs": words, separated by spaces, "targets": tree on
         one line, "source": path and line, "problem"}`.
 
     Raises:
-        ValueError: there is no such folder, or it has no such file.
+        ValueError: there is no such folder, it has no such file, or `max_line` is not positive.
 
     Example:
 
@@ -125,15 +134,17 @@ def penn_treebank(
     ```
     """
     folder = existing_folder("folder", folder)
-    files = [path for path in find_files(folder, pattern) if path.is_file()]
+    max_line = positive_int("max_line", max_line)
+    files = find_files(folder, pattern)
     if not files:
         raise ValueError(f"`folder` must have files {pattern}. Received: folder={str(folder)!r}")
-    return dataset_of_rows(functools.partial(_rows, files, function_tags, traces))
+    return dataset_of_rows(functools.partial(_rows, files, function_tags, traces, max_line))
 
 
-def _rows(files, function_tags, traces):
+def _rows(files, function_tags, traces, max_line):
+    last_bad = ""
     for path in files:
-        for block in _blocks(path):
+        for block in _blocks(path, max_line):
             for start, piece in split_trees("\n".join(line.text for line in block)):
                 lines = block[start : start + piece.count("\n") + 1]
                 # A line that is no text says more than the tree that it breaks.
@@ -144,18 +155,28 @@ def _rows(files, function_tags, traces):
                         words, tree = one_line(piece, function_tags, traces)
                 except BadExampleError as error:
                     problem = f"{error.reason}: {error}"
-                yield words, tree, f"{path}:{lines[0].number}", problem
+                source = f"{path}:{lines[0].number}"
+                # Bad examples are counted once a line, which may have a million surplus brackets.
+                if problem and source == last_bad:
+                    continue
+                last_bad = source if problem else last_bad
+                yield words, tree, source, problem
 
 
-def _blocks(path: Path) -> Iterator[list[Line]]:
+def _blocks(path: Path, max_line: int) -> Iterator[list[Line]]:
     """Splits a file before each line that starts with a bracket.
 
-    A tree that does not close then spoils no tree after it, and a file need not fit in memory.
+    A tree that does not close then spoils no tree after it, and a file need not fit in memory:
+    where no line starts with a bracket, it is split between trees, or in one that is too long.
     """
     block: list[Line] = []
-    for line in read_lines(path):
-        if line.text.startswith("(") and block:
+    size = depth = 0
+    for line in read_lines(path, max_line):
+        full = size > max_line and (depth <= 0 or size > 2 * max_line)
+        if block and (full or line.text.startswith("(")):
             yield block
-            block = []
+            block, size, depth = [], 0, 0
         block.append(line)
+        size += len(line.text) + 1
+        depth += line.text.count("(") - line.text.count(")")
     yield block

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_multimodel.data.preprocessing.text_files import Line, read_lines
+from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.data.preprocessing.text_files import MAX_LINE, Line, read_lines
 from keras_multimodel.datasets.corpora.files import dataset_of_rows, existing_file
 
 _LOOKED_AT = 100
@@ -23,13 +24,17 @@ class _Row(NamedTuple):
 
 
 def tsv_pairs(
-    path: str | Path, inputs: int | str = 0, targets: int | str = 1, quoting: bool = False
+    path: str | Path,
+    inputs: int | str = 0,
+    targets: int | str = 1,
+    quoting: bool = False,
+    max_line: int = MAX_LINE,
 ) -> tf.data.Dataset:
     """Reads two columns of a text file whose columns are separated by tabs.
 
     The file is UTF-8, or UTF-16 or UTF-32 with a byte-order mark, and is read lazily. Rows of white
-    space are left out. A row that is not text or lacks one of the columns is an example with a
-    `problem`, which `kmm.data.encode` raises or skips.
+    space are left out. A row that is not text, is too long, or lacks one of the columns is an
+    example with a `problem`, which `kmm.data.encode` raises or skips.
 
     Args:
         path: the file.
@@ -37,6 +42,7 @@ def tsv_pairs(
         targets: the column of the targets, in the same way.
         quoting: whether cells may be quoted as spreadsheets write them: a cell in `"` may hold
             tabs, line ends, and `""` for a quote. Otherwise a quote is a character like any other.
+        max_line: the most characters of a line, and of a row that is quoted.
 
     Returns:
         A `tf.data.Dataset` of strings `{"inputs", "targets", "source", "problem"}` in the order of
@@ -44,7 +50,8 @@ def tsv_pairs(
 
     Raises:
         ValueError: there is no such file, it is empty, the columns are not two numbers or two
-            names, the first row lacks a name, or none of the first 100 rows has the columns.
+            names, the first row lacks a name, none of the first 100 rows has the columns, or
+            `max_line` is not positive.
 
     Example:
 
@@ -54,21 +61,26 @@ def tsv_pairs(
     pairs = kmm.datasets.tsv_pairs("questions.tsv", inputs="question", targets="answer")
     ```
     """
-    return dataset_of_rows(read_pairs(path, inputs, targets, quoting))
+    return dataset_of_rows(read_pairs(path, inputs, targets, quoting, max_line))
 
 
 def read_pairs(
-    path: str | Path, inputs: int | str, targets: int | str, quoting: bool = False
+    path: str | Path,
+    inputs: int | str,
+    targets: int | str,
+    quoting: bool = False,
+    max_line: int = MAX_LINE,
 ) -> Callable[[], Iterator[tuple[str, str, str, str]]]:
     """Returns a function that reads the rows of `tsv_pairs`, after the checks of the arguments."""
     path = existing_file("path", path)
+    max_line = positive_int("max_line", max_line)
     columns = {"inputs": inputs, "targets": targets}
     named = all(isinstance(column, str) for column in columns.values())
     if not named and not all(isinstance(n, int) and n >= 0 for n in columns.values()):
         expected = "`inputs` and `targets` must be two names, or two numbers from 0"
         raise ValueError(f"{expected}. Received: inputs={inputs!r}, targets={targets!r}")
     # Read now, so that wrong columns are an error of this call, and not of an epoch that has begun.
-    first = list(itertools.islice(_rows(path, quoting), _LOOKED_AT))
+    first = list(itertools.islice(_rows(path, quoting, max_line), _LOOKED_AT))
     if named:
         places = _numbers(path, first[0], columns)
     else:
@@ -82,7 +94,9 @@ def read_pairs(
         )
 
     def rows():
-        for number, cells, problem in itertools.islice(_rows(path, quoting), int(named), None):
+        for number, cells, problem in itertools.islice(
+            _rows(path, quoting, max_line), int(named), None
+        ):
             if not problem and not any(cell.strip() for cell in cells):
                 continue
             if not problem and len(cells) < needed:
@@ -103,21 +117,21 @@ def _numbers(path, header, columns):
     return {side: header.cells.index(name) for side, name in columns.items()}
 
 
-def _rows(path: Path, quoting: bool) -> Iterator[_Row]:
-    lines = read_lines(path)
+def _rows(path: Path, quoting: bool, max_line: int) -> Iterator[_Row]:
+    lines = read_lines(path, max_line)
     if quoting:
-        return _quoted_rows(lines)
+        return _quoted_rows(lines, max_line)
     return (_Row(n, [] if problem else text.split("\t"), problem) for n, text, problem in lines)
 
 
-def _quoted_rows(lines: Iterator[Line]) -> Iterator[_Row]:
+def _quoted_rows(lines: Iterator[Line], max_line: int) -> Iterator[_Row]:
     """Reads rows that may be quoted; one whose quotes are wrong costs its first line only."""
     again: collections.deque[Line] = collections.deque()  # lines that were read ahead in vain
     while True:
         taken: list[Line] = []
 
         def texts():
-            while len(taken) < _MOST_LINES:
+            while len(taken) < _MOST_LINES and sum(len(line.text) for line in taken) <= max_line:
                 line = again.popleft() if again else next(lines, None)
                 if line is None:
                     return

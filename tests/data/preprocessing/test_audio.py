@@ -210,6 +210,8 @@ def test_missing_native_ops_are_said_once(monkeypatch):
         ({"min_frequency": 5000}, "must ascend.*min_frequency=5000, max_frequency=None"),
         ({"max_frequency": 5000}, "must ascend.*min_frequency=60.0, max_frequency=5000"),
         ({"std": 0}, "`std` must be positive. Received: std=0"),
+        ({"frame_length": 1e9}, r"table of 16777216 weights.*frame_length=1000000000.0"),
+        ({"num_mel_bins": 10**8}, r"table of 16777216 weights.*num_mel_bins=100000000"),
         ({"mean": -100}, "`mean` must be above -100, silence. Received: mean=-100"),
     ],
 )

@@ -9,6 +9,8 @@ import soundfile
 import tensorflow as tf
 
 from keras_multimodel import data
+from keras_multimodel.data.preprocessing import audio_files
+from tests.data.encoding import stopping_files
 
 RATE = 8000
 TONE = (0.5 * np.sin(np.arange(400) / 5) + 0.01).astype("float32")
@@ -143,3 +145,36 @@ def test_bytes_and_arrays_of_8_bits_agree():
     content = wav("PCM_U8", (unsigned / 128.0 - 1).astype("float32"))
     np.testing.assert_allclose(both_ways(unsigned), both_ways(content), atol=1e-6)
     assert abs(both_ways(unsigned).mean()) < 0.03
+
+
+@pytest.mark.parametrize("preprocessor", [data.AudioPreprocessor, data.WaveformPreprocessor])
+def test_the_longest_file_is_an_argument(preprocessor):
+    second = stopping_files.sound(seconds=1.0)
+    audio = preprocessor.from_config(preprocessor(max_seconds=1).get_config())
+    assert len(audio(second)) in (100, 8000)
+    short = preprocessor(max_seconds=0.5)
+    with pytest.raises(data.BadExampleError, match="at most 0.5 seconds. Received: 1") as error:
+        short(second)
+    assert error.value.reason == "too long"
+    assert len(short(np.ones(8000, "float32"))) in (100, 8000)  # samples are in memory already
+    for value in (0, -1, "1", None, float("nan")):
+        with pytest.raises(ValueError, match=f"`max_seconds` must.*max_seconds={value!r}"):
+            preprocessor(max_seconds=value)
+    with pytest.raises(ValueError, match="at most 1000000.*sampling_rate=1000001"):
+        preprocessor(1_000_001)
+
+
+def test_samples_of_all_channels_count(monkeypatch):
+    monkeypatch.setattr(audio_files, "_MOST_SAMPLES", 8000)
+    for channels, seconds in ((2, 0.5), (1, 1.0)):
+        data.WaveformPreprocessor()(stopping_files.sound(seconds=seconds, channels=channels))
+    with pytest.raises(data.BadExampleError, match="8000 samples in all.*4001 in each of 2"):
+        data.WaveformPreprocessor()(stopping_files.sound(seconds=4001 / 8000, channels=2))
+
+
+@pytest.mark.parametrize("cut", [1, 20, 3000])
+def test_an_ogg_file_that_was_cut_is_bad(cut):
+    content = stopping_files.sound("VORBIS", "OGG")
+    assert len(data.WaveformPreprocessor()(content)) == 4000
+    with pytest.raises(data.BadExampleError, match="without the end of its last page"):
+        data.WaveformPreprocessor()(content[:-cut])

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_multimodel import data, datasets
+from keras_multimodel.data.preprocessing import image_files
+from tests.data.encoding import stopping_files
 
 
 def random_image(*shape, seed=0):
@@ -238,3 +240,44 @@ def test_cut_files_and_other_formats_are_refused(form):
     assert caught.value.reason == "broken image"
     with pytest.raises(tf.errors.OpError):
         next(iter(tf.data.Dataset.from_tensors(content).map(data.ImagePreprocessor())))
+
+
+def test_limits_are_arguments():
+    gif = stopping_files.image("GIF", 20, 10, frames=5)
+    for limit, refused in ((125, True), (200, False)):  # 125 * 8 is the 1,000 pixels of all frames
+        images = data.ImagePreprocessor((8, 8), max_pixels=limit)
+        again = data.ImagePreprocessor.from_config(images.get_config())
+        assert again.max_pixels == limit
+        if refused:
+            with pytest.raises(data.BadExampleError, match="at most 125 pixels. Received: 20 x 10"):
+                again(gif)
+        else:
+            assert again(gif).shape == (8, 8, 3)
+    with pytest.raises(data.BadExampleError, match="1600 pixels in all.*9 frames of 20 x 10"):
+        again(stopping_files.image("GIF", 20, 10, frames=9))
+    with pytest.raises(ValueError, match=r"at most max_pixels=63 pixels.*size=\(8, 8\)"):
+        data.ImagePreprocessor((8, 8), max_pixels=63)
+    for limit in (0, 1.5, None):
+        with pytest.raises(ValueError, match=f"max_pixels={limit}"):
+            data.ImagePreprocessor(max_pixels=limit)
+
+
+@pytest.mark.parametrize(
+    "form,mode", [("JPEG", "RGB"), ("PNG", "RGBA"), ("PNG", "I;16"), ("GIF", "P")]
+)
+@pytest.mark.parametrize("fit", ["pad", "resize"])
+def test_large_images_are_scaled_down_while_they_are_decoded(monkeypatch, form, mode, fit):
+    gradient = np.add.outer(np.arange(300), np.arange(500)) * 255.0 / 798
+    gradient = gradient * 257 if mode == "I;16" else gradient
+    image = PIL.Image.fromarray(gradient.astype("uint16" if mode == "I;16" else "uint8"))
+    image = image if mode in ("I;16", "P") else image.convert(mode)
+    if mode == "RGBA":
+        image.putalpha(PIL.Image.fromarray((gradient / 2 + 100).astype("uint8")))
+    file = io.BytesIO()
+    image.save(file, form, **({"quality": 95} if form == "JPEG" else {}))
+    images = data.ImagePreprocessor((16, 20), fit=fit, background=0.0)
+    expected = images(file.getvalue()).numpy()
+    monkeypatch.setattr(image_files, "_LARGE", 1000)
+    actual = images(file.getvalue()).numpy()
+    assert np.abs(actual - expected).max() < 4
+    assert images(stopping_files.png(3000, 1)).shape == (16, 20, 3)
