@@ -249,20 +249,20 @@ def _shrink(
         The image, and by how much its width and height were divided.
     """
 
-    def factors():
-        width, height = (max(edge // (_GAP * side), 1) for edge in image.size)
-        return (max(width, height),) * 2 if proportional else (width, height)
+    def divided(size: tuple[int, int]) -> tuple[int, int]:
+        width, height = (max(edge // (_GAP * side), 1) for edge in size)
+        return (max(width, height), max(width, height)) if proportional else (width, height)
 
-    before, small = image.size, factors()
+    before = image.size
     if image.format in ("JPEG", "MPO"):  # which can be decoded at a half, a quarter or an eighth
-        image.draft("RGB", tuple(max(edge // by, 1) for edge, by in zip(image.size, small)))
-        small = factors()
+        by = divided(before)
+        image.draft("RGB", (max(before[0] // by[0], 1), max(before[1] // by[1], 1)))
     if image.mode.startswith("I"):  # 16 bits of gray, which Pillow would clip to 255
         image = PIL.Image.fromarray((np.asarray(image) // 257).astype("uint8"))
     elif image.mode != "RGBA" and (image.mode not in ("L", "RGB") or image.has_transparency_data):
         image = image.convert("RGBA")
-    image = image.reduce(small)
-    return image, tuple(max(b // edge, 1) for b, edge in zip(before, image.size))
+    image = image.reduce(divided(image.size))
+    return image, (before[0] // image.width, before[1] // image.height)
 
 
 def _upright(image: np.ndarray, orientation: np.int32) -> np.ndarray:
