@@ -12,15 +12,15 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet -e '.[evaluation,io,notebooks,tfds]'
+	$(PY) -m pip install --quiet -e '.[ablation,evaluation,io,notebooks,tfds]'
 	# After tfds: both bring a module docstring_parser, and pydoclint needs the one of dev.
-	$(PY) -m pip install --quiet -e '.[evaluation,io,notebooks,tfds,dev]'
+	$(PY) -m pip install --quiet -e '.[ablation,evaluation,io,notebooks,tfds,dev]'
 	touch $(INSTALLED)
 
 $(LATEST_INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv-latest
 	$(LATEST) -m pip install --quiet --upgrade pip
-	$(LATEST) -m pip install --quiet -e '.[evaluation,tfds]' 'tensorflow==2.21.*' \
+	$(LATEST) -m pip install --quiet -e '.[ablation,evaluation,tfds]' 'tensorflow==2.21.*' \
 		'tensorflow-text==2.21.*' 'jax[cpu]==0.10.2' 'torch==2.13.0' \
 		'tensorboard>=2.20' 'hypothesis>=6.100' 'nltk>=3.9' 'pytest>=8.2'
 	touch $(LATEST_INSTALLED)

@@ -3,6 +3,7 @@
 `docs/architecture.md` shows how the folders depend on each other.
 """
 
+from keras_multimodel import ablation as ablation
 from keras_multimodel import callbacks as callbacks
 from keras_multimodel import data as data
 from keras_multimodel import datasets as datasets

@@ -13,6 +13,9 @@ import keras_multimodel as kmm
 
 SURFACE = {
     "kmm": "MultiModel Task VARIANTS",
+    "kmm.ablation": (
+        "Cost Decision Difference Results Study cost decide paired_difference seeds_needed"
+    ),
     "kmm.callbacks": "ExpertUse InputWait Resume expert_use",
     "kmm.data": """
         AudioPreprocessor BadExample BadExampleError BadExamples CategoryPreprocessor DataReport
@@ -76,7 +79,7 @@ def test_every_namespace_is_listed():
     listed = {path.split(".")[1] for path in [*SURFACE, *MODULES] if "." in path}
     lines = pathlib.Path(kmm.__file__).read_text()
     assert set(re.findall(r"from keras_multimodel import (\w+) as \1", lines)) == listed
-    assert sum(len(names.split()) for names in SURFACE.values()) <= 105
+    assert sum(len(names.split()) for names in SURFACE.values()) <= 114
 
 
 def test_public_names_have_a_docstring():

@@ -23,7 +23,7 @@ def _blocks(page, language):
 @pytest.mark.filterwarnings("ignore:Bad examples were skipped")
 def test_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    preset, first, ablations, own_data = _blocks("README.md", "python")
+    preset, first, ablations, study, own_data = _blocks("README.md", "python")
     shown_preset, shown_first, shown_own_data = _blocks("README.md", "text")
     names = {"__name__": "readme"}
 
@@ -44,6 +44,26 @@ def test_readme(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == shown_own_data
     loaded = keras.saving.load_model("model.keras")
     assert loaded.generate("en_de", ["good night"]) == ["gute Nacht"]
+
+
+def test_the_study_of_the_readme(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    block = next(block for block in _blocks("README.md", "python") if "Study" in block)
+    assert len(block.splitlines()) <= 15
+    # As it stands, with less data, fewer steps and a seed less. Nothing is traced for one step.
+    block = block.replace('compile("adam"', 'compile("adam", run_eagerly=True')
+    less = {"take(4000)": "take(8)", "batch_size=64": "batch_size=16", "steps=1000": "steps=1"}
+    for written, small in {**less, "seeds=3": "seeds=2", "blocks=2": "blocks=1"}.items():
+        assert written in block
+        block = block.replace(written, small)
+    exec(block, {"kmm": kmm})  # noqa: S102
+    heads, _, reference, variant = capsys.readouterr().out.splitlines()
+    assert "| en_de_accuracy | parse_accuracy |" in heads
+    assert (tmp_path / "attention.png").stat().st_size > 5000
+    assert len([*(tmp_path / "runs" / "attention").glob("*.json")]) == 4
+    sizes = [int(row.split("|")[2].replace(",", "")) for row in (reference, variant)]
+    assert abs(sizes[1] / sizes[0] - 1) <= 0.02
+    assert reference.split("|")[1].strip() == "all" and "[" in variant
 
 
 def _check_digits(printed):

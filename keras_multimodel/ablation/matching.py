@@ -1,0 +1,53 @@
+"""Scaling a variant's width until it costs what the reference costs."""
+
+import math
+from collections.abc import Callable
+
+TOLERANCE = 0.02
+
+
+def match_width(width: int, target: float, measure: Callable[[int], float]) -> int:
+    """Returns a width whose cost is within 2 % of a target.
+
+    Args:
+        width: where the search starts.
+        target: the cost to meet.
+        measure: width -> cost, a function that grows.
+
+    Returns:
+        The width that was found first.
+
+    Raises:
+        ValueError: no integer is near enough: the costs of its neighbors are in the message.
+    """
+    found: dict[int, float] = {}
+    below, above = 0, None
+    while True:
+        found[width] = measure(width)
+        if abs(found[width] - target) <= TOLERANCE * target:
+            return width
+        if found[width] < target:
+            below = width
+        else:
+            above = width
+        if above is not None and above - below <= 1:
+            costs = {k: found[k] for k in sorted(found) if k in (below, above)}
+            raise ValueError(
+                "`width` must reach the cost of the reference within 2 %; let it scale something "
+                f"finer. Received: {target:g} of the reference, {costs} for the nearest widths"
+            )
+        width = _next(found, target, below, above)
+
+
+def _next(found, target, below, above):
+    """Returns a width between the bounds, by the power law through the last two costs."""
+    # A cost grows between linearly and by the square of the width.
+    (w, cost), slope = list(found.items())[-1], 1.5
+    if len(found) > 1 and cost > 0:
+        v, other = list(found.items())[-2]
+        if other > 0 and cost != other:
+            slope = min(3.0, max(0.3, math.log(cost / other) / math.log(w / v)))
+    guess = round(w * (target / max(cost, 1e-9)) ** (1 / slope))
+    if above is None:
+        return min(max(guess, below + 1), 8 * max(below, 1))
+    return min(max(guess, below + 1), above - 1)
