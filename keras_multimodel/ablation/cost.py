@@ -88,7 +88,7 @@ def _watched(products: list[float]) -> Iterator[None]:
 
 def _products(layer, args, kwargs, outputs) -> float:
     """Returns the products that a layer computes itself, without the layers within it."""
-    inputs = args[0] if args else next(iter(kwargs.values()), None)
+    inputs: Any = args[0] if args else next(iter(kwargs.values()), None)
     if isinstance(layer, keras.layers.EinsumDense):
         return _einsum_products(layer.equation, inputs.shape, layer.kernel.shape)
     if isinstance(layer, keras.layers.RNN):
@@ -145,8 +145,8 @@ def _einsum_products(equation, *shapes):
 def _attention_products(layer, args, kwargs):
     """Returns the products of queries with keys, and of weights with values."""
     given = {**dict(zip(("query", "value", "key"), args)), **kwargs}
-    queries = given.get("query", given.get("targets"))
-    source = given.get("value", given.get("source"))
+    queries: Any = given.get("query", given.get("targets"))
+    source: Any = given.get("value", given.get("source"))
     width = getattr(layer, "hidden_dim", None)
     if width is None:
         width = layer.num_heads * (layer.key_dim + layer.value_dim) / 2

@@ -218,23 +218,25 @@ class Study:
     def _set_width(self, name):
         default = self._default_width()
         start = positive_int(self.width, self.variants[name].get(self.width, default))
-        target = getattr(self.costs[self.reference], self.match)
+        match = str(self.match)
+        target = getattr(self.costs[self.reference], match)
 
         def measure(width):
             self.variants[name][self.width] = width
-            return getattr(self._cost(self._new_model(name, self.seeds[0])), self.match)
+            return getattr(self._cost(self._new_model(name, self.seeds[0])), match)
 
         self.variants[name][self.width] = match_width(start, target, measure)
 
     def _default_width(self):
         given = self.variants[self.reference].get(self.width)
         parameter = inspect.signature(self.build).parameters.get(self.width)
-        if given is None and (parameter is None or parameter.default is parameter.empty):
+        default = inspect.Parameter.empty if parameter is None else parameter.default
+        if given is None and default is inspect.Parameter.empty:
             raise ValueError(
                 "`width` must be an argument of `build` with a default, or be among the arguments "
                 f"of the reference. Received: width={self.width!r}"
             )
-        return parameter.default if given is None else given
+        return default if given is None else given
 
     def _run(self, name, seed) -> dict[str, Any]:
         if (name, seed) not in self._records:
