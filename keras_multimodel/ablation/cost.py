@@ -10,7 +10,7 @@ import keras
 
 from keras_multimodel import _keras_compat
 from keras_multimodel.layers.attention_block import Attention
-from keras_multimodel.layers.moe.moe_layer import MoELayer
+from keras_multimodel.models.summary import active_parameters, idle_parameters
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Cost:
     """The size of a model.
 
     Attributes:
-        parameters: trainable weights.
-        active_parameters: those that one position uses: of the experts, the chosen ones.
+        parameters: weights, as `model.count_params()` counts them.
+        active_parameters: those that one token uses: of the experts, the chosen ones.
         multiplications: products of one forward pass, of the mean example.
     """
 
@@ -56,9 +56,7 @@ def cost(model: keras.Model, inputs: Any) -> Cost:
     products = []
     with _watched(products):
         model(inputs, training=False)
-    parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    idle = sum(_idle(layer) for layer in _all_layers(model))
-    return Cost(parameters, parameters - round(idle), round(sum(products) / rows))
+    return Cost(model.count_params(), active_parameters([model]), round(sum(products) / rows))
 
 
 @contextlib.contextmanager
@@ -99,7 +97,7 @@ def _products(layer, args, kwargs, outputs) -> float:
     kernels = sum(_sizes(own_weights(layer)))
     if kwargs.get("reverse") or len(args) > 2 and args[2] is True:
         kernels += sum(math.prod(w.shape) for w in _output_tables(layer))
-    return positions * (kernels - _idle(layer))
+    return positions * (kernels - idle_parameters(layer))
 
 
 def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
@@ -151,22 +149,3 @@ def _attention_products(layer, args, kwargs):
     if width is None:
         width = layer.num_heads * (layer.key_dim + layer.value_dim) / 2
     return 2 * width * math.prod(queries.shape[:-1]) * math.prod(source.shape[1:-1])
-
-
-def _idle(layer) -> float:
-    """Returns the mean number of a layer's own weights that a position does not use."""
-    if not isinstance(layer, MoELayer):
-        return 0.0
-    experts = sum(math.prod(kernel.shape) for kernel in layer.expert_kernels)
-    return experts * (1 - layer.top_k / layer.num_experts)
-
-
-def _all_layers(layer, seen=None):
-    """Yields a layer and all layers within it, each once."""
-    seen = set() if seen is None else seen
-    if id(layer) in seen:
-        return
-    seen.add(id(layer))
-    yield layer
-    for sublayer in _keras_compat.sublayers(layer):
-        yield from _all_layers(sublayer, seen)

@@ -83,12 +83,18 @@ def active_parameters(layers: Iterable[keras.layers.Layer]) -> int:
     Args:
         layers: the layers; what several share counts once.
     """
-    idle = [_idle(x) for x in _unique(x for y in layers for x in _keras_compat.all_layers(y))]
+    idle = [
+        idle_parameters(x) for x in _unique(x for y in layers for x in _keras_compat.all_layers(y))
+    ]
     return _count(layers) - sum(idle)
 
 
-def _idle(layer):
-    """Returns how many parameters belong to the experts that a token does not take."""
+def idle_parameters(layer: keras.layers.Layer) -> int:
+    """Returns how many parameters of a layer belong to the experts that a token does not take.
+
+    Args:
+        layer: the layer; layers within it are not looked at.
+    """
     if not isinstance(layer, MoELayer):
         return 0
     # Integers: each expert has the same number. Where experts choose, tokens take `top_k` on
