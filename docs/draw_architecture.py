@@ -35,6 +35,7 @@ COMMON = {
     "__init__",
 }
 COLORS = {
+    "transfer": "#f6d6ad",
     "ablation": "#f6d6ad",
     "callbacks": "#f6d6ad",
     "models": "#f9e3a3",
@@ -53,6 +54,7 @@ COLORS = {
 }
 # Center of each folder's box: what imports stands above what is imported.
 PLACES = {
+    "transfer": (1.2, 5.0),
     "ablation": (8.4, 5.0),
     "callbacks": (4.0, 5.0),
     "tensor2tensor": (6.5, 5.0),

@@ -14,6 +14,7 @@ from keras_multimodel import losses as losses
 from keras_multimodel import metrics as metrics
 from keras_multimodel import presets as presets
 from keras_multimodel import tensor2tensor as tensor2tensor
+from keras_multimodel import transfer as transfer
 from keras_multimodel import visualization as visualization
 from keras_multimodel import weighting as weighting
 from keras_multimodel.models import VARIANTS as VARIANTS

@@ -43,6 +43,7 @@ SURFACE = {
 MODULES = {
     "kmm.losses": "LabelSmoothedCrossentropy position_weights",
     "kmm.metrics": "LogPerplexity StepMean TokenAccuracy TopKAccuracy",
+    "kmm.transfer": "Matrix log_perplexities measure variants",
     "kmm.visualization": "over_fair_share plot_expert_use",
 }
 
