@@ -64,6 +64,28 @@ def test_clip_gradients(limit, expected):
     )
 
 
+@pytest.mark.parametrize("largest", [3.0, 0.03, np.inf])  # a norm over and under the limit
+@pytest.mark.parametrize("scaled", [False, True])
+def test_one_global_norm(largest, scaled):
+    rng = np.random.default_rng(0)
+    gradients = [rng.normal(size=shape).astype("float32") for shape in ((3, 2), (4,), ())]
+    gradients[0][0, 0] = largest
+    gradients = [ops.convert_to_tensor(g) for g in gradients]
+    gradients[1:1] = [None]
+    optimizer = keras.optimizers.SGD(global_clipnorm=2.0)
+    given = keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer
+    expected = optimizer._clip_gradients(gradients)
+    with _keras_compat.one_global_norm(given):
+        found = _keras_compat.clip_gradients(optimizer, gradients)
+        assert "_clip_gradients" in vars(optimizer)
+    assert "_clip_gradients" not in vars(optimizer)
+    assert found[1] is None
+    for ours, theirs in zip(found, expected):
+        if ours is not None:
+            ours, theirs = (ops.convert_to_numpy(g) for g in (ours, theirs))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
 def test_untrack():
     class Owner(keras.layers.Layer):
         def build(self, input_shape):

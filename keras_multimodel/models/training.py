@@ -13,6 +13,7 @@ from keras_multimodel.metrics import StepMean
 from keras_multimodel.models import validation as checks
 from keras_multimodel.models.compile_guard import CompileGuard
 from keras_multimodel.models.task import Task
+from keras_multimodel.ops.compiled import under_xla
 from keras_multimodel.weighting import joint_loss
 from keras_multimodel.weighting.gradient_step import clipped_step, clips_on_replicas
 from keras_multimodel.weighting.task_weighting import TaskWeighting
@@ -113,7 +114,14 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         if self.trainable_weights and clips_on_replicas(self.optimizer):
             step = functools.partial(clipped_step, self)
         weighting = self.task_weighting
-        return step(*args) if weighting is None else weighting.train_step(self, step, *args)
+        with self._quickly_compiled_optimizer():
+            return step(*args) if weighting is None else weighting.train_step(self, step, *args)
+
+    def _quickly_compiled_optimizer(self):
+        # One vector of weights that are laid out over devices would gather them.
+        if self.trainable_weights and under_xla() and keras.distribution.distribution() is None:
+            return _keras_compat.one_global_norm(self.optimizer)
+        return contextlib.nullcontext()
 
     # Counts programs, as `train_step` does.
     def test_step(self, *args):
