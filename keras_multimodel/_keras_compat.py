@@ -6,7 +6,11 @@ at the releases that passed.
 """
 
 import contextlib
+import contextvars
 import functools
+import os
+import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -297,3 +301,75 @@ def expect_steps(batches: Any, steps: int) -> None:
         batches._num_batches = steps
         if batches.steps_per_epoch:
             batches.steps_per_epoch = steps
+
+
+def weights_of_loaded_file() -> tuple[int, int] | None:
+    """Returns how large the weights are in the file that `keras.models.load_model` is reading.
+
+    Keras passes the config alone to `from_config`, before it looks at the weights. So the functions
+    that read are looked for among the callers, by their names and those of their variables.
+
+    Returns:
+        Bytes on the disk and bytes once decompressed; None outside of `load_model`, and in that of
+        an old `.h5` file.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_name
+        if name == "_load_model_from_fileobj" and "zf" in frame.f_locals:
+            infos = [i for i in frame.f_locals["zf"].infolist() if i.filename.startswith(_WEIGHTS)]
+            return sum(i.compress_size for i in infos), sum(i.file_size for i in infos)
+        if name == "_load_model_from_dir" and "dirpath" in frame.f_locals:
+            with os.scandir(frame.f_locals["dirpath"]) as entries:
+                size = sum(e.stat().st_size for e in entries if e.name.startswith(_WEIGHTS))
+            return size, size
+        frame = frame.f_back
+    return None
+
+
+_WEIGHTS = "model.weights."  # the file of the weights, of either format
+_count_weight: contextvars.ContextVar[Callable | None] = contextvars.ContextVar(
+    "count_weight", default=None
+)
+_counting_lock = threading.Lock()
+_num_counting = 0
+_add_weight = keras.layers.Layer.add_weight
+
+
+def _counted_add_weight(self, shape=None, *args, **kwargs):
+    count = _count_weight.get()
+    if count is not None:
+        count(shape)
+    return _add_weight(self, shape, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def before_each_weight(count: Callable) -> Iterator[None]:
+    """Calls a function with the shape of every weight that a layer is about to make.
+
+    In this thread, and until the context ends. `add_weight` is public, but Keras has no hook that
+    reaches the layers of others, and once a weight is made its memory is taken.
+
+    Args:
+        count: the function; what it raises reaches the caller of `add_weight`.
+    """
+    global _num_counting
+    outer = _count_weight.get()
+
+    def count_all(shape):
+        if outer is not None:
+            outer(shape)
+        count(shape)
+
+    with _counting_lock:
+        _num_counting += 1
+        keras.layers.Layer.add_weight = _counted_add_weight
+    token = _count_weight.set(count_all)
+    try:
+        yield
+    finally:
+        _count_weight.reset(token)
+        with _counting_lock:
+            _num_counting -= 1
+            if not _num_counting:
+                keras.layers.Layer.add_weight = _add_weight

@@ -10,21 +10,24 @@ from collections.abc import Collection
 from typing import Any
 
 
-def positive_int(argument: str, value: Any, minimum: int = 1) -> int:
+def positive_int(argument: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
     """Returns `value` as an `int`.
 
     Args:
         argument: name of the argument, for the message.
         value: what was received; booleans are refused.
         minimum: the smallest valid value.
+        maximum: the largest valid value; None for no limit.
 
     Raises:
-        ValueError: `value` is not an integer, or is below `minimum`.
+        ValueError: `value` is not an integer, is below `minimum`, or is above `maximum`.
     """
     number = _as_int(value)
     if number is None or number < minimum:
         expected = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
         raise ValueError(f"`{argument}` must be {expected}. Received: {argument}={value!r}")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"`{argument}` must be at most {maximum}. Received: {argument}={value!r}")
     return number
 
 

@@ -6,6 +6,7 @@ from keras import ops
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.losses import position_weights
 from keras_multimodel.ops.cross_entropy import cross_entropy
+from keras_multimodel.ops.replicas import replica_sum
 from keras_multimodel.typing import Tensor
 
 
@@ -26,6 +27,12 @@ class _PositionMean(keras.metrics.Mean):
         values = self.values(y_true, ops.cast(y_pred, "float32"))
         # As vectors: Keras averages each row of a matrix first, padding included.
         super().update_state(ops.reshape(values, (-1,)), ops.reshape(weights, (-1,)))
+
+    def result(self):
+        # Within a step each replica has seen its own rows: the mean of their means, which Keras
+        # shows at the end of a batch, counts a replica without rows as 0.
+        total, count = replica_sum([ops.convert_to_tensor(v) for v in (self.total, self.count)])
+        return ops.divide_no_nan(total, ops.cast(count, self.dtype))
 
     def get_config(self):
         return {"name": self.name, "dtype": self.dtype, "mask_id": self.mask_id}

@@ -127,8 +127,13 @@ def test_rows_that_do_not_divide_among_the_replicas(strategy, rows):
         x = {"copy": {"inputs": text, "targets": targets}, "topic": {"inputs": text}}
         y = {"copy": targets, "topic": np.arange(rows, dtype="int32")}
         data = tf.data.Dataset.from_tensors((x, y)).repeat(2)
-        return model.fit(data, verbose=0).history, model.evaluate(data, verbose=0, return_dict=True)
+        batches = []
+        keep = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: batches.append(dict(logs))
+        )
+        history = model.fit(data, verbose=0, callbacks=[keep]).history
+        return history, model.evaluate(data, verbose=0, return_dict=True), *batches
 
-    for mine, theirs in zip(run(contextlib.nullcontext()), run(strategy.scope())):
+    for mine, theirs in zip(run(contextlib.nullcontext()), run(strategy.scope()), strict=True):
         for name in mine:
             np.testing.assert_allclose(theirs[name], mine[name], rtol=1e-4, err_msg=name)

@@ -18,6 +18,7 @@ from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.models import graph
 from keras_multimodel.models import validation as checks
 from keras_multimodel.models.body import Body, Template
+from keras_multimodel.models.config_limits import building_from_config, check_config
 from keras_multimodel.models.grouping import UnpadEmptyBatch
 from keras_multimodel.models.growing import GrowingModel
 from keras_multimodel.models.layer_states import layer_states, set_layer_states
@@ -125,6 +126,9 @@ class MultiModel(MultiTaskTraining, GrowingModel, SummaryModel):
     Reference:
         Kaiser et al. 2017, arXiv 1706.05137.
     """
+
+    max_config_weights: int | None = 1 << 27
+    """The most weights that `from_config` makes where no file says how many there are; or None."""
 
     @_keras_compat.clonable
     def __init__(
@@ -286,10 +290,12 @@ class MultiModel(MultiTaskTraining, GrowingModel, SummaryModel):
         try:
             if config["format"] != _PRESET_FORMAT:
                 raise ValueError(f"format={config['format']!r} instead of {_PRESET_FORMAT!r}")
-            model = cls.from_config(config["model"])
+            with building_from_config(sum(array.nbytes for array in arrays)):
+                model = cls.from_config(config["model"])
             for weight, array in zip(_weights_of_layers(model), arrays, strict=True):
                 weight.assign(array)
-        except (KeyError, TypeError, ValueError) as error:
+        # Whatever arrays of another kind raise when they are assigned.
+        except Exception as error:
             expected = "`preset` must fit this version of the library and the registered layers"
             received = f"preset={str(preset)!r} ({type(error).__name__}: {error})"
             raise ValueError(f"{expected}. Received: {received}") from error
@@ -335,7 +341,22 @@ class MultiModel(MultiTaskTraining, GrowingModel, SummaryModel):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
+        """Returns the model of a config, which may come from a file that anybody wrote.
+
+        Args:
+            config: what `get_config` returned.
+            custom_objects: classes and functions by name, for those that are not registered.
+
+        Raises:
+            ValueError: the config is not of this form, or asks for more weights than the file has
+                that is being loaded, or, without a file, than `max_config_weights`.
+        """
+        with building_from_config(without_file=cls.max_config_weights):
+            check_config(config)
+            return cls._from_config(dict(config), custom_objects)
+
+    @classmethod
+    def _from_config(cls, config, custom_objects):
         # The names of the first models that were saved.
         for side in ("encoder", "decoder"):
             if f"{side}_stacks" in config:

@@ -140,10 +140,16 @@ class Task:
         """Returns the task whose config has indices in `modalities`."""
         config = dict(config)
         for key in ("inputs", "targets"):
-            config[key] = modalities[config[key]]
+            number = positive_int(key, config[key], minimum=0, maximum=len(modalities) - 1)
+            config[key] = modalities[number]
         # None stays None: the defaults are made anew.
         for key in ("loss", "metrics"):
             config[key] = keras.saving.deserialize_keras_object(config[key])
+        loss, metrics = config["loss"], config["metrics"]
+        if loss is not None and not callable(loss):
+            raise ValueError(f"`loss` must be a loss or None. Received: loss={loss!r}")
+        if metrics is not None and not isinstance(metrics, list):
+            raise ValueError(f"`metrics` must be a list or None. Received: metrics={metrics!r}")
         return cls(**config)
 
 

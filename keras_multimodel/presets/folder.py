@@ -11,15 +11,20 @@
 import hashlib
 import io
 import json
+import math
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from keras_multimodel.regular_files import open_regular, read_regular
+
 SHIPPED = Path(__file__).parent / "files"
 CONFIG, WEIGHTS, CARD, CHECKSUMS = "config.json", "weights.npz", "README.md", "checksums.json"
+_MOST_CONFIG, _MOST_CHECKSUMS = 1 << 28, 1 << 16  # bytes; vocabularies take some millions
 
 
 def names() -> tuple[str, ...]:
@@ -72,18 +77,44 @@ def read_preset(preset: str | os.PathLike) -> tuple[dict[str, Any], list[np.ndar
     """
     path = SHIPPED / preset if preset in names() else Path(preset)
     try:
-        contents = {name: (path / name).read_bytes() for name in (CHECKSUMS, CONFIG, WEIGHTS)}
+        checksums = json.loads(read_regular(path / CHECKSUMS, _MOST_CHECKSUMS))
+        content = read_regular(path / CONFIG, _MOST_CONFIG)
+        with open_regular(path / WEIGHTS) as file:
+            # Hashed before anything is made of it, and without being held in memory.
+            actual = {
+                CONFIG: hashlib.sha256(content).hexdigest(),
+                WEIGHTS: hashlib.file_digest(file, "sha256").hexdigest(),
+            }
+            if checksums != actual:
+                raise ValueError(f"its files do not fit {CHECKSUMS}")
+            return json.loads(content), _read_arrays(file)
     except OSError as error:
         raise _not_a_preset(preset, f"where {error.filename} cannot be read") from error
-    try:
-        checksums = json.loads(contents.pop(CHECKSUMS))
-    except ValueError as error:  # JSON or UTF-8
-        raise _not_a_preset(preset, f"where {CHECKSUMS} is damaged") from error
-    actual = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    if checksums != actual:
-        raise _not_a_preset(preset, f"whose files do not fit {CHECKSUMS}")
-    with np.load(io.BytesIO(contents[WEIGHTS]), allow_pickle=False) as file:
-        return json.loads(contents[CONFIG]), [file[f"arr_{i}"] for i in range(len(file.files))]
+    except Exception as error:  # damaged JSON and archives raise many kinds
+        raise _not_a_preset(preset, f"which is damaged: {error}") from error
+
+
+def _read_arrays(file: BinaryIO) -> list[np.ndarray]:
+    """Reads arrays that `numpy.savez` wrote; none may declare more than the file holds."""
+    with zipfile.ZipFile(file) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        if sum(sizes.values()) > os.fstat(file.fileno()).st_size:
+            raise ValueError("its arrays are larger than the file")
+        return [_read_array(archive, f"arr_{i}.npy") for i in range(len(sizes))]
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        headers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        shape, is_fortran, dtype = headers[version](file)
+        content = file.read()
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError(f"{name} holds {len(content)} bytes for shape {shape} and dtype {dtype}")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
 def _not_a_preset(preset, problem):

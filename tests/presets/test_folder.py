@@ -1,6 +1,10 @@
+import hashlib
+import io
 import json
+import os
 import random
 import shutil
+import zipfile
 
 import keras
 import numpy as np
@@ -175,3 +179,55 @@ def test_weights_of_another_model(model, tmp_path):
 
 def test_names_that_ship():
     assert set(kmm.presets.names()) <= {"eight_tasks_tiny"}
+
+
+def forged(model, folder, weights):
+    """A preset with other weights and checksums that fit them."""
+    model.save_to_preset(folder)
+    (folder / "weights.npz").write_bytes(weights)
+    sums = json.loads((folder / "checksums.json").read_text())
+    sums["weights.npz"] = hashlib.sha256(weights).hexdigest()
+    (folder / "checksums.json").write_text(json.dumps(sums))
+
+
+def test_weights_that_declare_more_than_the_file_has(model, tmp_path):
+    packed = io.BytesIO()
+    np.savez_compressed(packed, np.zeros(10**7, "float32"))
+    forged(model, tmp_path / "packed", packed.getvalue())
+    stored = io.BytesIO()
+    np.savez(stored, np.zeros(7, "float32"))
+    head = b"'shape': (7,), }" + b" " * 9
+    assert head in stored.getvalue()
+    content = zipfile.ZipFile(stored).read("arr_0.npy").replace(head, b"'shape': (9999999999,), }")
+    declared = io.BytesIO()
+    with zipfile.ZipFile(declared, "w") as archive:
+        archive.writestr("arr_0.npy", content)
+    forged(model, tmp_path / "declared", declared.getvalue())
+    pickled = io.BytesIO()
+    np.savez(pickled, np.array([forged], object))
+    forged(model, tmp_path / "pickled", pickled.getvalue())
+    few = io.BytesIO()
+    np.savez(few, np.zeros((3, 3), "float32"))
+    forged(model, tmp_path / "few", few.getvalue())
+    for name, problem in {
+        "packed": "arrays are larger than the file",
+        "declared": "arr_0.npy holds 28 bytes for shape .9999999999,",
+        "pickled": "arr_0.npy holds",
+        "few": "`preset` must fit this version",
+    }.items():
+        with pytest.raises(ValueError, match=problem):
+            kmm.MultiModel.from_preset(tmp_path / name)
+
+
+def test_what_is_no_regular_file_and_nested_json(model, tmp_path):
+    for number, name in enumerate(("config.json", "weights.npz", "checksums.json")):
+        folder = tmp_path / str(number)
+        model.save_to_preset(folder)
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        with pytest.raises(ValueError, match=f"where .*{name} cannot be read"):
+            kmm.MultiModel.from_preset(folder)
+    (folder / "checksums.json").unlink()
+    (folder / "checksums.json").write_text("[" * 10_000)
+    with pytest.raises(ValueError, match="which is damaged: maximum recursion"):
+        kmm.MultiModel.from_preset(folder)

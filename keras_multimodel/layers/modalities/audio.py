@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_multimodel.argument_checks import optional_positive_int, positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.layers.modalities.modality_net import ModalityNet
+from keras_multimodel.layers.modalities.modality_net import MOST_HALVINGS, ModalityNet
 from keras_multimodel.layers.modalities.xception import PLAIN_CONV, ConvRes
 from keras_multimodel.layers.sublayers import attributes
 from keras_multimodel.typing import Shape, Tensor
@@ -72,7 +72,7 @@ class AudioModality(ModalityNet):
     ):
         super().__init__(hidden_dim, preprocessor=preprocessor, **kwargs)
         self.num_bins = optional_positive_int("num_bins", num_bins)
-        self.num_blocks = positive_int("num_blocks", num_blocks)
+        self.num_blocks = positive_int("num_blocks", num_blocks, maximum=MOST_HALVINGS)
         self.channels = None if channels is None else list(channels)
         self.stem_channels = optional_positive_int("stem_channels", stem_channels)
         self._check_channels()

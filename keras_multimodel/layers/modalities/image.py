@@ -6,9 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.argument_checks import optional_positive_int, positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
-from keras_multimodel.layers.modalities.modality_net import ModalityNet
+from keras_multimodel.layers.modalities.modality_net import MOST_HALVINGS, ModalityNet
 from keras_multimodel.layers.modalities.xception import PLAIN_CONV, ConvRes, grid
 from keras_multimodel.layers.sublayers import attributes
 from keras_multimodel.typing import Shape, Tensor
@@ -67,9 +67,9 @@ class ImageModality(ModalityNet):
                 "`image_shape` must be (height, width, channels) with a number of channels. "
                 f"Received: image_shape={image_shape}"
             )
-        self.image_shape = image_shape
-        self.num_blocks = positive_int("num_blocks", num_blocks)
-        self.example_shape = image_shape
+        self.image_shape = tuple(optional_positive_int("image_shape", n) for n in image_shape)
+        self.num_blocks = positive_int("num_blocks", num_blocks, maximum=MOST_HALVINGS)
+        self.example_shape = self.image_shape
         # Without Keras' cast of inputs: pixels are standardized before they are rounded to the
         # compute dtype, in which 255 levels may not be distinct.
         self.autocast = False

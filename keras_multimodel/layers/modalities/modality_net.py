@@ -8,6 +8,8 @@ from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.sublayers import CompositeLayer
 from keras_multimodel.typing import Tensor
 
+MOST_HALVINGS = 24  # of a length: one position of the result then stands for 16 million
+
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
 class ModalityNet(CompositeLayer):
@@ -46,8 +48,8 @@ class ModalityNet(CompositeLayer):
         `(batch, *positions, hidden_dim)`, or with `reverse=True` the logits.
 
     Raises:
-        ValueError: `hidden_dim` is not a positive integer, or the modality does not have the
-            direction asked for.
+        ValueError: `hidden_dim` is not a positive integer, `preprocessor` cannot be called, or the
+            modality does not have the direction asked for.
 
     Example:
 
@@ -79,6 +81,9 @@ class ModalityNet(CompositeLayer):
     def __init__(self, hidden_dim: int, preprocessor: Any = None, **kwargs):
         super().__init__(**kwargs)
         self.hidden_dim = positive_int("hidden_dim", hidden_dim)
+        if preprocessor is not None and not callable(preprocessor):
+            expected = "`preprocessor` must be a function of a raw example, or None"
+            raise ValueError(f"{expected}. Received: preprocessor={preprocessor!r}")
         self.preprocessor = preprocessor
 
     @property
