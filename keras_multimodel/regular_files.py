@@ -5,12 +5,12 @@ which may never end, or of a file that is larger than the memory.
 """
 
 import errno
+import io
 import os
 import stat
-from typing import BinaryIO
 
 
-def open_regular(path: str | bytes | os.PathLike) -> BinaryIO:
+def open_regular(path: str | bytes | os.PathLike) -> io.BufferedReader:
     """Opens a regular file for reading, through links too.
 
     Args:

@@ -55,7 +55,7 @@ def check_config(config: Any) -> None:
             expected = f"`config[{key!r}]` must be a list of 1 to {_MOST_TASKS} dicts"
             raise ValueError(f"{expected}. Received: {_shown(part)}")
     # Not by recursion, which is what a nested config attacks.
-    waiting = [("config", config, 0)]
+    waiting: list[tuple[str, Any, int]] = [("config", config, 0)]
     while waiting:
         key, value, depth = waiting.pop()
         if depth > _MOST_DEPTH:
@@ -107,7 +107,7 @@ def building_from_config(
         _is_bounded.reset(token)
 
 
-def _most_weights(num_bytes, without_file):
+def _most_weights(num_bytes: int | None, without_file: int | None) -> tuple[float, str]:
     """Returns how many weights may be made, and why."""
     if num_bytes is None and (sizes := _keras_compat.weights_of_loaded_file()) is not None:
         stored, num_bytes = sizes
@@ -115,9 +115,9 @@ def _most_weights(num_bytes, without_file):
             expected = f"the weights must expand at most {_MOST_EXPANSION} times"
             raise ValueError(f"{expected}. Received: a file with {stored} bytes for {num_bytes}")
     if num_bytes is None:
-        is_free = without_file is None or _is_bounded.get()
-        most = math.inf if is_free else without_file
-        return most, "which `MultiModel.max_config_weights` limits"
+        if without_file is None or _is_bounded.get():
+            return math.inf, ""
+        return without_file, "which `MultiModel.max_config_weights` limits"
     # A weight takes at least a byte in a file.
     return _TIMES * num_bytes + _SLACK, f"for a file with {num_bytes} bytes of them"
 

@@ -16,7 +16,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def read_preset(preset: str | os.PathLike) -> tuple[dict[str, Any], list[np.ndar
         raise _not_a_preset(preset, f"which is damaged: {error}") from error
 
 
-def _read_arrays(file: BinaryIO) -> list[np.ndarray]:
+def _read_arrays(file: io.BufferedReader) -> list[np.ndarray]:
     """Reads arrays that `numpy.savez` wrote; none may declare more than the file holds."""
     with zipfile.ZipFile(file) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}

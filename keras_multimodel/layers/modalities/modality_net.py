@@ -84,7 +84,7 @@ class ModalityNet(CompositeLayer):
         if preprocessor is not None and not callable(preprocessor):
             expected = "`preprocessor` must be a function of a raw example, or None"
             raise ValueError(f"{expected}. Received: preprocessor={preprocessor!r}")
-        self.preprocessor = preprocessor
+        self.preprocessor: Any = preprocessor
 
     @property
     def num_ids(self) -> int | None:
