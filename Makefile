@@ -5,7 +5,7 @@ LATEST = .venv-latest/bin/python
 LATEST_INSTALLED = .venv-latest/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: install demo preset evaluate-preset test test-latest coverage notebooks lint docs-figures
+.PHONY: install demo preset evaluate-preset claims test test-latest coverage notebooks lint docs-figures
 
 install: $(INSTALLED)
 
@@ -36,6 +36,11 @@ preset: $(INSTALLED)
 # What the card of the preset says, measured again.
 evaluate-preset: $(INSTALLED)
 	$(PY) examples/evaluate_preset.py
+
+# Do the paper's claims hold? About eight hours; start it again after any interruption.
+claims: $(INSTALLED)
+	$(PY) examples/claims.py
+	$(PY) examples/claims.py --tables
 
 test: $(INSTALLED)
 	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile

@@ -211,7 +211,9 @@ class Study:
         return _parts(self.data(model, seed)) if callable(self.data) else self.data
 
     def _cost(self, model) -> Cost:
-        held_out = self._parts_for(model, self.seeds[0])[-1]
+        # The second part: the last of three may be anything that `metrics` reads, and a mixture to
+        # train on would be moved.
+        held_out = self._parts_for(model, self.seeds[0])[1]
         x = held_out[0] if isinstance(held_out, tuple) else next(iter(held_out))[0]
         return cost(model, keras.tree.map_structure(lambda array: array[:8], x))
 
@@ -223,7 +225,11 @@ class Study:
 
         def measure(width):
             self.variants[name][self.width] = width
-            return getattr(self._cost(self._new_model(name, self.seeds[0])), match)
+            model = self._new_model(name, self.seeds[0])
+            # Without running the model, which takes longer than building it.
+            if match == "parameters":
+                return model.count_params()
+            return getattr(self._cost(model), match)
 
         self.variants[name][self.width] = match_width(start, target, measure)
 
