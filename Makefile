@@ -6,6 +6,7 @@ LATEST_INSTALLED = .venv-latest/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: install demo preset evaluate-preset claims test test-latest coverage notebooks lint docs-figures
+.PHONY: docs-terminal
 
 install: $(INSTALLED)
 
@@ -62,6 +63,10 @@ lint: $(INSTALLED)
 coverage: $(INSTALLED)
 	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
 		--cov --cov-report=term-missing
+
+# What the eight-task fit shows in a terminal: some steps of it are trained, for minutes.
+docs-terminal: $(INSTALLED)
+	$(PY) docs/draw_terminal.py
 
 # The pictures of docs/architecture.md, drawn from the code as it is.
 docs-figures: $(INSTALLED)

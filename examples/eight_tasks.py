@@ -10,8 +10,6 @@ import pathlib
 import time
 
 import keras
-import matplotlib.pyplot as plt
-import numpy as np
 
 import keras_multimodel as kmm
 
@@ -132,21 +130,6 @@ def print_table(tasks):
         print(f"{name:8}" + "".join(cells))
 
 
-def plot_curves(history, tasks, path):
-    """Plots each task's log-perplexity over the steps, and its baseline."""
-    figure, axes = plt.subplots(2, 4, figsize=(14, 6), layout="constrained")
-    for axis, (name, row) in zip(axes.flat, tasks.items()):
-        for prefix, label in (("", "training"), ("val_", "validation")):
-            values = history.get(f"{prefix}{name}_log_perplexity", [])
-            every = STEPS_PER_EPOCH * len(history["loss"]) // max(1, len(values))
-            axis.plot(every * np.arange(1, len(values) + 1), values, marker=".", label=label)
-        axis.axhline(row["baseline_log_perplexity"], color="gray", ls=":", label="unigram")
-        axis.set(title=name, xlabel="step", ylabel="nats per target")
-    axes.flat[0].legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
 def print_samples(model):
     """Does every task on two raw held-out inputs, a long one and a short one of the pairs."""
     for name in model.tasks:
@@ -160,7 +143,7 @@ def print_samples(model):
             print(f"{name}{shown}\n    wanted {target!r}\n    got    {output!r}")
 
 
-def main(steps, folder):
+def main(steps, folder, plain=False):
     start = time.time()
     keras.utils.set_random_seed(1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +173,7 @@ def main(steps, folder):
         steps_per_epoch=min(steps, STEPS_PER_EPOCH),
         validation_data=held_out.cache(),
         validation_freq=3,
-        callbacks=[use],
+        callbacks=[use] if plain else [use, kmm.callbacks.TaskTable()],
     ).history
     model.save(folder / "model.keras")
 
@@ -199,7 +182,10 @@ def main(steps, folder):
         for task in tasks
     }
     print_table(results)
-    plot_curves(history, results, folder / "learning_curves.png")
+    guesses = {name: row["baseline_log_perplexity"] for name, row in results.items()}
+    kmm.visualization.plot_learning_curves(
+        history, list(results), baselines=guesses, steps_per_epoch=STEPS_PER_EPOCH
+    ).savefig(folder / "learning_curves.png", dpi=120)
     kmm.visualization.plot_expert_use(use.latest).savefig(folder / "expert_use.png", dpi=120)
     print_samples(model)
     report = {
@@ -218,5 +204,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--folder", type=pathlib.Path, default="runs/eight_tasks")
+    parser.add_argument("--plain", action="store_true", help="print Keras' own line of numbers")
     arguments = parser.parse_args()
-    main(arguments.steps, arguments.folder)
+    main(arguments.steps, arguments.folder, arguments.plain)

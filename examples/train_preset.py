@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import shutil
-import time
 
 import eight_tasks
 import keras
@@ -105,27 +104,16 @@ def validation(tasks):
     return kmm.data.mix(data, shares=shares, shuffle=False, steps=8).cache()
 
 
-class Report(keras.callbacks.Callback):
-    """Prints log-perplexities of each epoch, training/held out, and appends all logs to a file."""
+class Log(keras.callbacks.Callback):
+    """Appends the logs of each epoch to a file."""
 
     def __init__(self, path):
         super().__init__()
         self.path = path
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.start = time.time()
-
     def on_epoch_end(self, epoch, logs=None):
-        measures = (
-            f"{name} {'/'.join(f'{logs[key]:.2f}' for key in keys if key in logs)}"
-            for name in self.model.tasks
-            for keys in [(f"{name}_log_perplexity", f"val_{name}_log_perplexity")]
-        )
         with open(self.path, "a") as file:
             print(json.dumps({"epoch": epoch + 1, **logs}), file=file)
-        minutes = (time.time() - self.start) / 60
-        rate = float(self.model.optimizer.learning_rate)
-        print(f"epoch {epoch + 1:3d}  {minutes:4.1f} min  rate {rate:.1e} ", *measures, flush=True)
 
 
 def main(epochs, decay, folder):
@@ -144,7 +132,8 @@ def main(epochs, decay, folder):
             lambda epoch: LEARNING_RATE * min(1.0, (epoch + 1) / 3, (epochs - epoch) / decay)
         ),
         keras.callbacks.SwapEMAWeights(),
-        Report(folder / "log.jsonl"),
+        Log(folder / "log.jsonl"),
+        kmm.callbacks.TaskTable(),
         kmm.callbacks.Resume(folder, position, save_freq=25),
     ]
     model.fit(
@@ -154,7 +143,6 @@ def main(epochs, decay, folder):
         validation_data=validation(model.tasks),
         validation_freq=5,
         callbacks=callbacks,
-        verbose=0,
     )
     model.save(folder / "model.keras")
     print(f"{epochs} epochs are done; the model is {folder / 'model.keras'}")

@@ -104,6 +104,37 @@ def set_loss_tracker(model: keras.Model, metric: keras.metrics.Metric) -> None:
     model._loss_tracker = metric
 
 
+def set_direction(metric: keras.metrics.Metric, direction: str) -> None:
+    """Says whether a metric is better when it goes `"up"` or `"down"`.
+
+    Callbacks with `mode="auto"` read the attribute; metrics of one's own have no public way.
+    """
+    metric._direction = direction
+
+
+def direction_of(model: keras.Model, key: str) -> str | None:
+    """Returns `"up"` or `"down"`, whichever is better, for a key of a compiled model's logs.
+
+    Keras' callbacks ask metrics too, but find none for a key that begins with an output's name.
+
+    Args:
+        model: the model.
+        key: such as `"val_loss"` or `"val_en_de_log_perplexity"`.
+
+    Returns:
+        The direction; None where it is not known.
+    """
+    name = key.removeprefix("val_")
+    if name == "loss" or name.endswith("_loss"):
+        return "down"
+    # Those that `compile` was given are within one that stands for all.
+    metrics = [metric for group in model.metrics for metric in getattr(group, "metrics", [group])]
+    fits = [m for m in metrics if name == m.name or name.endswith(f"_{m.name}")]
+    # `topic_top_5_accuracy` ends in the names of two metrics, of which the longer one is meant.
+    best = max(fits, key=lambda metric: len(metric.name), default=None)
+    return getattr(best, "_direction", None)
+
+
 def task_losses(model: keras.Model, y: dict, y_pred: dict) -> list[tuple]:
     """Returns `(task, loss function, tracker)` for every task with a loss.
 

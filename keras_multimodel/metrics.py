@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_multimodel import _keras_compat
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.losses import position_weights
 from keras_multimodel.ops.cross_entropy import cross_entropy
@@ -14,12 +15,14 @@ class _PositionMean(keras.metrics.Mean):
     """Averages `values(y_true, logits)`, which a subclass defines, over real positions."""
 
     default_name = ""
+    direction = "up"
 
     def __init__(
         self, name: str | None = None, mask_id: int | None = None, dtype: str | None = None
     ):
         super().__init__(name=name or self.default_name, dtype=dtype)
         self.mask_id = mask_id
+        _keras_compat.set_direction(self, self.direction)
 
     def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None):
         y_true = ops.convert_to_tensor(y_true)
@@ -54,6 +57,7 @@ class LogPerplexity(_PositionMean):
     """
 
     default_name = "log_perplexity"
+    direction = "down"
 
     def values(self, y_true: Tensor, logits: Tensor) -> Tensor:
         return cross_entropy(logits, y_true)

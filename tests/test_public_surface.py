@@ -16,7 +16,7 @@ SURFACE = {
     "kmm.ablation": (
         "Cost Decision Difference Results Study cost decide paired_difference seeds_needed"
     ),
-    "kmm.callbacks": "ExpertUse InputWait Resume expert_use",
+    "kmm.callbacks": "ExpertUse InputWait Resume TaskTable expert_use",
     "kmm.data": """
         AudioPreprocessor BadExample BadExampleError BadExamples CategoryPreprocessor DataReport
         ImageAugment ImagePreprocessor Position Preprocessor SpecAugment TextPreprocessor
@@ -44,7 +44,7 @@ MODULES = {
     "kmm.losses": "LabelSmoothedCrossentropy position_weights",
     "kmm.metrics": "LogPerplexity StepMean TokenAccuracy TopKAccuracy",
     "kmm.transfer": "Matrix log_perplexities measure variants",
-    "kmm.visualization": "over_fair_share plot_expert_use",
+    "kmm.visualization": "over_fair_share plot_expert_use plot_learning_curves",
 }
 
 

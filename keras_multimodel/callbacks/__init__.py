@@ -1,4 +1,4 @@
-"""Callbacks for `fit`: resume a training run, watch the experts, measure the wait for input.
+"""Callbacks for `fit`: progress by task, resuming, use of the experts, wait for input.
 
 May import models and everything below them.
 """
@@ -7,3 +7,4 @@ from keras_multimodel.callbacks.expert_use import ExpertUse as ExpertUse
 from keras_multimodel.callbacks.expert_use import expert_use as expert_use
 from keras_multimodel.callbacks.input_wait import InputWait as InputWait
 from keras_multimodel.callbacks.resume import Resume as Resume
+from keras_multimodel.callbacks.task_table import TaskTable as TaskTable

@@ -181,6 +181,7 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
             self.make_variables()
         if hasattr(x, "element_spec"):
             arguments.setdefault("shuffle", False)  # it has its own order, and Keras would warn
+        _infer_modes(self, arguments.get("callbacks"))
         watch = _Watch(self.task_weighting)
         with self._guarded("fit", arguments), checks.value_errors(), _watched_by(watch, arguments):
             return super().fit(**arguments)
@@ -290,6 +291,18 @@ class _Watch(keras.callbacks.Callback):
     def on_test_end(self, logs=None):
         if not logs:
             raise ValueError(checks.EMPTY.format(self._argument))
+
+
+def _infer_modes(model, callbacks):
+    """Tells callbacks with `mode="auto"` whether a task's metric is better up or down.
+
+    Keras knows metrics by their names without that of the task, and raises an error otherwise.
+    """
+    given = getattr(callbacks, "callbacks", callbacks)
+    for callback in [] if given is None else keras.tree.flatten(given):
+        if getattr(callback, "mode", None) == "auto":
+            direction = _keras_compat.direction_of(model, str(callback.monitor))
+            callback.mode = {"up": "max", "down": "min", None: "auto"}[direction]
 
 
 @contextlib.contextmanager
