@@ -1,29 +1,46 @@
-PYTHON ?= python3.11
+# The first of these that runs. Another one: `make install PYTHON=/path/to/python`.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	2>/dev/null && echo $$python && break; done)
+# "native": TensorFlow 2.17, beside which the operations of tensorflow-io load, on Python 3.11.
+# "latest": the newest TensorFlow that is supported. `make install SET=latest` asks for it.
+# What is installed stays, unless another set is asked for.
+SET ?= $(or $(patsubst .venv/.installed-%,%,$(wildcard .venv/.installed-*)),$(shell $(PYTHON) -c \
+	'import sys; print("native" if sys.version_info[:2] == (3, 11) else "latest")' 2>/dev/null))
+EXTRAS = ablation,evaluation,notebooks,tfds
+native = '.[$(EXTRAS),io]' 'jax[cpu]==0.5.3'
+latest = '.[$(EXTRAS)]' 'tensorflow==2.21.*' 'tensorflow-text==2.21.*' 'jax[cpu]==0.10.2' \
+	'tensorboard>=2.20'
 PY = .venv/bin/python
-INSTALLED = .venv/.installed
+INSTALLED = .venv/.installed-$(SET)
 LATEST = .venv-latest/bin/python
 LATEST_INSTALLED = .venv-latest/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: install demo preset evaluate-preset claims test test-latest coverage notebooks lint docs-figures
 .PHONY: docs-terminal
+.PHONY: docs-terminal dist
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 was found:" \
+		"make install PYTHON=/path/to/python" >&2; exit 1; }
+	@test -n "$($(SET))" || { echo "SET must be native or latest. Received: SET=$(SET)" >&2; exit 1; }
+	@echo "$$($(PYTHON) --version) ($(PYTHON)), the $(SET) set of packages, in .venv"
+	rm -f .venv/.installed*
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet -e '.[ablation,evaluation,io,notebooks,tfds]'
+	$(PY) -m pip install --quiet -e $($(SET))
 	# After tfds: both bring a module docstring_parser, and pydoclint needs the one of dev.
-	$(PY) -m pip install --quiet -e '.[ablation,evaluation,io,notebooks,tfds,dev]'
+	$(PY) -m pip install --quiet -e '.[dev]' $(wordlist 2,9,$($(SET)))
 	touch $(INSTALLED)
 
 $(LATEST_INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv-latest
 	$(LATEST) -m pip install --quiet --upgrade pip
-	$(LATEST) -m pip install --quiet -e '.[ablation,evaluation,tfds]' 'tensorflow==2.21.*' \
-		'tensorflow-text==2.21.*' 'jax[cpu]==0.10.2' 'torch==2.13.0' \
-		'tensorboard>=2.20' 'hypothesis>=6.100' 'nltk>=3.9' 'pytest>=8.2'
+	$(LATEST) -m pip install --quiet -e $(latest) \
+		'torch==2.13.0' 'hypothesis>=6.100' 'nltk>=3.9' 'pytest>=8.2'
 	touch $(LATEST_INSTALLED)
 
 demo: $(INSTALLED)
@@ -71,3 +88,9 @@ docs-terminal: $(INSTALLED)
 # The pictures of docs/architecture.md, drawn from the code as it is.
 docs-figures: $(INSTALLED)
 	$(PY) docs/draw_architecture.py
+
+# Wheel and source distribution, and what is in them.
+dist: $(INSTALLED)
+	rm -rf dist
+	$(PY) -m build
+	$(PY) -m pytest tests/test_dist.py

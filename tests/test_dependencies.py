@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Read through Keras or by another package of the same extra, and named for its version only.
 PINS_ONLY = {"tensorflow-metadata"}
 # What the package imports where it is needed.
-EXTRAS = ["evaluation", "io", "tfds"]
+EXTRAS = ["ablation", "evaluation", "io", "tfds"]
 # Backends that a user brings along.
 BACKENDS = {"jax", "torch"}
 
@@ -66,6 +66,7 @@ def test_an_imported_package_is_asked_for():
 
 def test_extras_that_a_user_installs():
     assert sorted(PROJECT["optional-dependencies"]) == [
+        "ablation",
         "dev",
         "evaluation",
         "io",

@@ -14,6 +14,8 @@ ALL = [
     "tests/weighting/test_dwa.py::test_fit_follows_the_losses_that_it_logs",
     "tests/weighting/test_pc_grad.py::test_refuses_other_backends",
 ]
+# Each public layer in plain models, of two kinds, and two models more.
+ALONE, NUM_ALONE = "tests/layers/test_alone.py", 2 * 9 + 3
 TESTS = {"jax": [*ALL, "tests/models/test_compile_guard.py::test_few_programs"], "torch": ALL}
 
 
@@ -22,7 +24,7 @@ TESTS = {"jax": [*ALL, "tests/models/test_compile_guard.py::test_few_programs"],
 def test_passes_on(backend):
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment["CUDA_VISIBLE_DEVICES"] = "-1"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *TESTS[backend]]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *TESTS[backend], ALONE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert f"{len(TESTS[backend])} passed" in done.stdout
+    assert f"{len(TESTS[backend]) + NUM_ALONE} passed" in done.stdout

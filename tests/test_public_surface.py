@@ -21,11 +21,12 @@ SURFACE = {
         AudioPreprocessor BadExample BadExampleError BadExamples CategoryPreprocessor DataReport
         ImageAugment ImagePreprocessor Position Preprocessor SpecAugment TextPreprocessor
         TreePreprocessor WaveformPreprocessor WordPiecePreprocessor augment batch encode mix report
-        train_text_preprocessor train_tree_preprocessor train_word_piece_preprocessor""",
+        split train_text_preprocessor train_tree_preprocessor train_word_piece_preprocessor""",
     "kmm.data.schedules": "Adaptive Annealed Proportional Schedule Temperature Uniform",
     "kmm.datasets": """
-        DatasetInfo audio_folder coco_captions image_classes image_folder imagenet2012 info
-        librispeech load names penn_treebank tsv_pairs wmt14_translate""",
+        DatasetInfo audio_folder caption_folder coco_captions image_classes image_folder
+        imagenet2012 info librispeech load names npz_pairs penn_treebank tsv_pairs
+        wmt14_translate""",
     "kmm.evaluation": (
         "Baseline bracket_f1 error_rates evaluate mismatched text_measures unigram_baseline"
     ),

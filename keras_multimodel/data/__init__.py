@@ -37,3 +37,4 @@ from keras_multimodel.data.preprocessing.word_piece import (
 )
 from keras_multimodel.data.report import DataReport as DataReport
 from keras_multimodel.data.report import report as report
+from keras_multimodel.data.split import split as split

@@ -4,6 +4,8 @@ May import `data`.
 """
 
 from keras_multimodel.datasets.corpora.audio_folder import audio_folder as audio_folder
+from keras_multimodel.datasets.corpora.captions import caption_folder as caption_folder
+from keras_multimodel.datasets.corpora.captions import npz_pairs as npz_pairs
 from keras_multimodel.datasets.corpora.image_folder import image_classes as image_classes
 from keras_multimodel.datasets.corpora.image_folder import image_folder as image_folder
 from keras_multimodel.datasets.corpora.penn_treebank import penn_treebank as penn_treebank

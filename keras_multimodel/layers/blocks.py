@@ -5,10 +5,23 @@ import inspect
 import keras
 from keras import ops
 
+# What an argument is called here, in keras-hub's encoder and decoder, and in Keras' attention.
+_NAMES = {
+    "mask": ("mask", "padding_mask", "decoder_padding_mask", "query_mask"),
+    "source": ("source", "encoder_sequence", "value"),
+    "source_mask": ("source_mask", "encoder_padding_mask", "value_mask"),
+}
+
+
+def name_of(block: keras.layers.Layer, argument: str) -> str | None:
+    """Returns the name under which the block's `call` has this argument, or None."""
+    parameters = inspect.signature(block.call).parameters
+    return next((name for name in _NAMES.get(argument, (argument,)) if name in parameters), None)
+
 
 def takes(block: keras.layers.Layer, argument: str) -> bool:
     """Returns whether the block's `call` has this argument."""
-    return argument in inspect.signature(block.call).parameters
+    return name_of(block, argument) is not None
 
 
 def call_block(block, inputs, training=None, **arguments):
@@ -16,7 +29,11 @@ def call_block(block, inputs, training=None, **arguments):
 
     A user's block so needs no more than `call(inputs)`.
     """
-    known = {name: value for name, value in arguments.items() if takes(block, name)}
+    # Keras' attention needs something to attend to: where there is no source, the inputs.
+    if name_of(block, "source") == "value" and "source" not in arguments:
+        arguments |= {"source": inputs, "source_mask": arguments.get("mask")}
+    named = {name_of(block, argument): value for argument, value in arguments.items()}
+    known = {name: value for name, value in named.items() if name is not None}
     if takes(block, "training"):
         # None too: Keras then looks up whether the model that calls is in training.
         known["training"] = training

@@ -30,8 +30,9 @@ def fitted(request, tmp_path_factory):
     batch = make_batch(model.tasks.values(), (3, 2))
     callbacks = [callback for by_name in found.values() for callback in by_name.values()]
     # As `fit` takes them too: nested, or a list of Keras' own.
+    callbacks.append(keras.callbacks.TensorBoard(folder / "board", write_graph=False))
     model.fit(*batch, epochs=2, validation_data=batch, callbacks=[callbacks], verbose=0)
-    return found
+    return {**found, "board": folder / "board"}
 
 
 @pytest.mark.parametrize("kind", ["stop", "rate", "best"])
@@ -39,6 +40,18 @@ def test_the_mode_is_inferred(fitted, kind):
     for name, callback in fitted[kind].items():
         up = name.endswith("accuracy")
         assert (callback.monitor_op(2.0, 1.0), callback.monitor_op(1.0, 2.0)) == (up, not up), name
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it writes with TensorFlow")
+def test_tensorboard_has_the_measures_of_each_task(fitted):
+    import tensorflow as tf
+
+    for split in ("train", "validation"):
+        (file,) = (fitted["board"] / split).glob("*")
+        events = tf.compat.v1.train.summary_iterator(str(file))
+        tags = {value.tag for event in events for value in event.summary.value}
+        for name in fitted["rate"]:
+            assert f"epoch_{name}" in tags
 
 
 def test_a_mode_of_ones_own_is_kept_and_an_unknown_measure_is_keras_error():

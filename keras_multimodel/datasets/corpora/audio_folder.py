@@ -13,7 +13,7 @@ from keras_multimodel.datasets.corpora.files import (
     dataset_of_rows,
     existing_folder,
     find_files,
-    why_outside,
+    rows_below,
     with_contents,
 )
 from keras_multimodel.datasets.corpora.tsv_pairs import read_pairs
@@ -67,16 +67,7 @@ def audio_folder(
             expected = f"`folder` must have a {_TABLE} or files {_LIST}"
             raise ValueError(f"{expected}. Received: folder={str(folder)!r}")
         rows = functools.partial(_rows_of_lists, folder, lists, positive_int("max_line", max_line))
-    return with_contents(dataset_of_rows(functools.partial(_below, folder, rows)), max_bytes)
-
-
-def _below(folder, rows):
-    """Turns names of files into paths, and refuses those that lead out of the folder."""
-    for name, text, place, problem in rows():
-        # A table from elsewhere may name any file of the machine, by `..` or an absolute path.
-        path = os.path.join(folder, name)
-        outside = why_outside(folder, path)
-        yield "" if outside else path, text, place, problem or outside
+    return with_contents(dataset_of_rows(functools.partial(rows_below, folder, rows)), max_bytes)
 
 
 def _rows_of_lists(folder, lists, max_line):
