@@ -17,9 +17,8 @@ LATEST = .venv-latest/bin/python
 LATEST_INSTALLED = .venv-latest/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: install demo preset evaluate-preset claims test test-latest coverage notebooks lint docs-figures
-.PHONY: docs-terminal
-.PHONY: docs-terminal dist
+.PHONY: install demo preset evaluate-preset claims test test-latest coverage notebooks lint
+.PHONY: docs docs-figures docs-terminal dist
 
 install: $(INSTALLED)
 
@@ -80,6 +79,10 @@ lint: $(INSTALLED)
 coverage: $(INSTALLED)
 	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
 		--cov --cov-report=term-missing
+
+# The site in `site`. A warning, such as one of a dead link, is an error.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 # What the eight-task fit shows in a terminal: some steps of it are trained, for minutes.
 docs-terminal: $(INSTALLED)

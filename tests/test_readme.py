@@ -92,6 +92,18 @@ def test_guide(tmp_path, monkeypatch, capsys):
     assert sorted(names["model"].tasks) == ["digits", "en_de"]
 
 
+def test_own_modality(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "own_modality"}
+    for block in _blocks("docs/own_modality.md", "python"):
+        exec(block, names)  # noqa: S102
+    written = ast.literal_eval(capsys.readouterr().out)
+    true = [example["targets"] for example in names["examples"]]
+    assert np.mean([int(label) == target for label, target in zip(written, true)]) >= 0.8
+    raw = [example["inputs"] for example in names["examples"]]
+    assert names["loaded"].generate("speed", raw) == written
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()

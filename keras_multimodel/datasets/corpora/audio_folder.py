@@ -67,7 +67,7 @@ def audio_folder(
             expected = f"`folder` must have a {_TABLE} or files {_LIST}"
             raise ValueError(f"{expected}. Received: folder={str(folder)!r}")
         rows = functools.partial(_rows_of_lists, folder, lists, positive_int("max_line", max_line))
-    return with_contents(dataset_of_rows(functools.partial(rows_below, folder, rows)), max_bytes)
+    return with_contents(dataset_of_rows(rows_below(folder, rows)), max_bytes)
 
 
 def _rows_of_lists(folder, lists, max_line):

@@ -1,6 +1,5 @@
 """Images with captions: a folder with a table, or arrays in a file."""
 
-import functools
 import zipfile
 from pathlib import Path
 
@@ -64,7 +63,7 @@ def caption_folder(
     max_bytes = positive_int("max_bytes", max_bytes)
     existing_file("table", folder / table)
     rows = read_pairs(folder / table, inputs, targets, max_line=max_line)
-    return with_contents(dataset_of_rows(functools.partial(rows_below, folder, rows)), max_bytes)
+    return with_contents(dataset_of_rows(rows_below(folder, rows)), max_bytes)
 
 
 def npz_pairs(

@@ -3,7 +3,7 @@
 import errno
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -96,21 +96,25 @@ def why_outside(folder: str | Path, path: str) -> str:
 
 def rows_below(
     folder: Path, rows: Callable[[], Iterable[tuple[str, str, str, str]]]
-) -> Iterator[tuple[str, str, str, str]]:
+) -> Callable[[], Iterable[tuple[str, str, str, str]]]:
     """Turns names of files in `inputs` into paths, and refuses those that lead out of the folder.
 
     Args:
         folder: the folder.
         rows: as for `dataset_of_rows`.
 
-    Yields:
-        The rows, with paths.
+    Returns:
+        A function like `rows`.
     """
-    for name, text, place, problem in rows():
-        # A table from elsewhere may name any file of the machine, by `..` or an absolute path.
-        path = os.path.join(folder, name)
-        outside = why_outside(folder, path)
-        yield "" if outside else path, text, place, problem or outside
+
+    def below():
+        for name, text, place, problem in rows():
+            # A table from elsewhere may name any file, by `..` or an absolute path.
+            path = os.path.join(folder, name)
+            outside = why_outside(folder, path)
+            yield "" if outside else path, text, place, problem or outside
+
+    return below
 
 
 def dataset_of_rows(rows: Callable[[], Iterable[tuple[str, str, str, str]]]) -> tf.data.Dataset:
