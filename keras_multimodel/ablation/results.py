@@ -29,7 +29,7 @@ class Results:
     `variants` has the names of the variants, the reference first, `metrics` those of the metrics.
 
     Raises:
-        ValueError: there is no run, or none of the reference.
+        ValueError: there is no run, or none of the reference, or two of one variant and seed.
 
     Example:
         >>> runs = [
@@ -51,7 +51,14 @@ class Results:
         if not records:
             raise ValueError(f"`records` must hold at least one run. Received: {len(records)}")
         self.records = list(records)
-        names = dict.fromkeys(record["configuration"]["variant"] for record in records)
+        runs = [(r["configuration"]["variant"], r["configuration"]["seed"]) for r in records]
+        twice = [run for run in runs if runs.count(run) > 1]
+        if twice:
+            raise ValueError(
+                "`records` must hold one run of a variant and a seed: remove those of an older "
+                f"configuration. Received: {len(twice)} runs like {twice[0]}"
+            )
+        names = dict.fromkeys(name for name, _ in runs)
         self.reference = next(iter(names)) if reference is None else reference
         one_of("reference", self.reference, list(names))
         self.variants = [self.reference, *(name for name in names if name != self.reference)]

@@ -72,6 +72,9 @@ def test_bad_arguments(tmp_path):
     results = Results(RUNS)
     cases = {
         "`records` must hold at least one run. Received: 0": lambda: Results([]),
+        r"`records` must hold one run .* 2 runs like \('all', 2\)": lambda: Results(
+            RUNS + RUNS[:1]
+        ),
         "`reference` must be one of.*reference='none'": lambda: Results(RUNS, "none"),
         "`folder` must hold runs. Received: folder=.*": lambda: Results.read(tmp_path),
         "`metric` must be one of.*metric='bleu'": lambda: results.values("all", "bleu"),
