@@ -28,6 +28,7 @@ DESCRIPTION = DOCS / "architecture.json"
 # Imported by everything; arrows to them would hide the others.
 COMMON = {
     "argument_checks",
+    "gaps",
     "regular_files",
     "typing",
     "user_warnings",

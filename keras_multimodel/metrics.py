@@ -139,3 +139,157 @@ class StepMean(keras.metrics.Mean):
             # where TensorFlow finds no batch, but runs what needs none.
             sample_weight = ops.cast(ops.greater_equal(sample_weight, 0), self.dtype)
         super().update_state(values, sample_weight)
+
+
+class _InRawUnits(keras.metrics.Metric):
+    """A metric of numbers in raw units, from scaled ones.
+
+    Args:
+        name: name of the metric.
+        mean: of the scaled numbers, one or one for each number of an example.
+        scale: what they were divided by.
+        logarithm: whether they are `sign(x) * log(1 + |x|)` of the raw ones.
+        dtype: dtype of the result.
+    """
+
+    default_name = ""
+
+    def __init__(
+        self,
+        name: str | None = None,
+        mean: float | list[float] = 0.0,
+        scale: float | list[float] = 1.0,
+        logarithm: bool = False,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name or self.default_name, dtype=dtype)
+        self.mean, self.scale, self.logarithm = mean, scale, logarithm
+
+    def raw(self, scaled: Tensor) -> Tensor:
+        """Returns scaled numbers in raw units."""
+        x = ops.cast(scaled, "float32") * ops.convert_to_tensor(self.scale, "float32")
+        x = x + ops.convert_to_tensor(self.mean, "float32")
+        # A prediction far off must not be infinite: one would make the mean of all infinite.
+        return ops.sign(x) * ops.expm1(ops.minimum(ops.abs(x), 60.0)) if self.logarithm else x
+
+    def known(self, y_true: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Returns targets in raw units, with some number in place of gaps, and their weights."""
+        weights = position_weights(y_true, None, sample_weight)
+        return self.raw(ops.where(ops.isnan(y_true), ops.zeros_like(y_true), y_true)), weights
+
+    def get_config(self):
+        own = {"mean": self.mean, "scale": self.scale, "logarithm": self.logarithm}
+        return {"name": self.name, "dtype": self.dtype, **own}
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class MeanAbsoluteError(_InRawUnits):
+    """Computes the mean absolute error of numbers in raw units, over those that are known.
+
+    Args:
+        name: name of the metric, by default `mae`.
+        mean: of the scaled numbers, one or one for each number of an example.
+        scale: what they were divided by.
+        logarithm: whether they are `sign(x) * log(1 + |x|)` of the raw ones.
+        dtype: dtype of the result.
+
+    Call arguments:
+        y_true: scaled numbers `(batch, size)`; NaN is a gap.
+        y_pred: predictions of the same shape.
+        sample_weight: `(batch,)` or of the shape of `y_true`.
+    """
+
+    default_name = "mae"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.total = self.add_weight((), "zeros", name="total")
+        self.count = self.add_weight((), "zeros", name="count")
+
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None):
+        true, weights = self.known(ops.convert_to_tensor(y_true), sample_weight)
+        self.total.assign_add(ops.sum(ops.abs(self.raw(y_pred) - true) * weights))
+        self.count.assign_add(ops.sum(weights))
+
+    def result(self) -> Tensor:
+        return ops.divide_no_nan(self.total, self.count)
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class RSquared(_InRawUnits):
+    """Computes R², the share of the variance that predictions explain, in raw units.
+
+    For several numbers in an example it is the mean of theirs. A number that is the same in all
+    examples has no variance, and counts as 0.
+
+    Args:
+        size: how many numbers an example has.
+        name: name of the metric, by default `r2`.
+        mean: of the scaled numbers, one or one for each number of an example.
+        scale: what they were divided by.
+        logarithm: whether they are `sign(x) * log(1 + |x|)` of the raw ones.
+        dtype: dtype of the result.
+
+    Call arguments:
+        y_true: scaled numbers `(batch, size)`; NaN is a gap.
+        y_pred: predictions of the same shape.
+        sample_weight: `(batch,)` or of the shape of `y_true`.
+    """
+
+    default_name = "r2"
+
+    def __init__(self, size: int = 1, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.size = positive_int("size", size)
+        self.sums = self.add_weight((4, self.size), "zeros", name="sums")
+
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None):
+        true, weights = self.known(ops.convert_to_tensor(y_true), sample_weight)
+        # From what a scaled 0 stands for: the square of a large mean would take all digits.
+        origin = self.raw(ops.zeros_like(y_pred))
+        error, true = self.raw(y_pred) - true, true - origin
+        parts = (ops.ones_like(true), true, true * true, error * error)
+        self.sums.assign_add(ops.stack([ops.sum(part * weights, axis=0) for part in parts]))
+
+    def result(self) -> Tensor:
+        count, total, squares, errors = ops.unstack(ops.convert_to_tensor(self.sums), axis=0)
+        variance = squares - ops.divide_no_nan(total * total, count)
+        explained = ops.where(variance > 0, 1.0 - ops.divide_no_nan(errors, variance), 0.0)
+        return ops.mean(explained)
+
+    def get_config(self):
+        return {"size": self.size, **super().get_config()}
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class LabelsF1(keras.metrics.Metric):
+    """Computes F1 of labels over all labels of all examples together, where they are known.
+
+    Args:
+        name: name of the metric.
+        dtype: dtype of the result.
+
+    Call arguments:
+        y_true: floats `(batch, num_labels)`, 1 or 0; NaN is a gap.
+        y_pred: logits of the same shape; above 0 a label is predicted.
+        sample_weight: `(batch,)` or of the shape of `y_true`.
+    """
+
+    def __init__(self, name: str = "f1", dtype: str | None = None):
+        super().__init__(name=name, dtype=dtype)
+        self.hits = self.add_weight((), "zeros", name="hits")
+        self.count = self.add_weight((), "zeros", name="count")  # of labels and of predicted ones
+
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None):
+        y_true = ops.convert_to_tensor(y_true)
+        weights = position_weights(y_true, None, sample_weight)
+        present = ops.cast(y_true == 1, "float32")
+        predicted = ops.cast(ops.cast(y_pred, "float32") > 0, "float32")
+        self.hits.assign_add(ops.sum(present * predicted * weights))
+        self.count.assign_add(ops.sum((present + predicted) * weights))
+
+    def result(self) -> Tensor:
+        return ops.divide_no_nan(2.0 * self.hits, self.count)
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype}

@@ -11,10 +11,25 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_multimodel.layers import CategoryModality, ImageModality, MoELayer, TextModality
+from keras_multimodel.layers import (
+    CategoryModality,
+    ImageModality,
+    LabelsModality,
+    MoELayer,
+    NumberModality,
+    SeriesModality,
+    TextModality,
+)
 from keras_multimodel.layers.modalities.xception import ExitFlow
-from keras_multimodel.losses import LabelSmoothedCrossentropy
-from keras_multimodel.metrics import LogPerplexity, TokenAccuracy, TopKAccuracy
+from keras_multimodel.losses import Huber, LabelsCrossentropy, LabelSmoothedCrossentropy
+from keras_multimodel.metrics import (
+    LabelsF1,
+    LogPerplexity,
+    MeanAbsoluteError,
+    RSquared,
+    TokenAccuracy,
+    TopKAccuracy,
+)
 from tests import catalog
 from tests.generation import writers
 from tests.layers.moe import moe_cases
@@ -52,6 +67,15 @@ def modality_nets():
     classes = CategoryModality(5, 8)
     classes(sequence, reverse=True)
     mask = np.arange(6) < [[6], [3]]
+    numbers, labels, series = NumberModality(8, 2), LabelsModality(3, 8), SeriesModality(8, 1, 4)
+    for net, size in ((numbers, 2), (labels, 3)):
+        vectors = rng.integers(0, 2, (2, size)).astype("float32")
+        vectors[1, 0] = np.nan
+        net(vectors), net(sequence, reverse=True)
+        yield net.name, numpy(set_weights(net)(vectors))
+        yield f"{net.name}/reverse", numpy(net(sequence, mask=mask, reverse=True))
+    series(sequence[..., :2])
+    yield "series", numpy(set_weights(series)(sequence[..., :2]))
     yield "category", numpy(set_weights(classes)(sequence, mask=mask, reverse=True))
     flow = ExitFlow(5)
     grid = rng.normal(size=(2, 5, 3, 8)).astype("float32")
@@ -64,6 +88,15 @@ def scores():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(3, 4, 7)).astype("float32"), ids(rng, (4, 2, 1), 7)
     yield "loss", numpy(LabelSmoothedCrossentropy(mask_id=0)(labels, logits))
+    numbers, logits_of_labels = rng.normal(size=(2, 5, 2)).astype("float32")
+    numbers[0, 0] = np.nan
+    yield "huber", numpy(Huber()(numbers, logits_of_labels))
+    labels_of_rows = np.where(np.isnan(numbers), np.nan, numbers > 0).astype("float32")
+    yield "labels", numpy(LabelsCrossentropy()(labels_of_rows, logits_of_labels))
+    for metric in (MeanAbsoluteError(mean=2.0), RSquared(2), LabelsF1()):
+        y = labels_of_rows if isinstance(metric, LabelsF1) else numbers
+        metric.update_state(y, logits_of_labels)
+        yield metric.name, numpy(metric.result())
     for metric in (LogPerplexity(mask_id=0), TokenAccuracy(mask_id=0), TopKAccuracy(3)):
         metric.update_state(labels, logits)
         yield metric.name, numpy(metric.result())

@@ -6,7 +6,12 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_multimodel.layers import CategoryModality
-from keras_multimodel.losses import LabelSmoothedCrossentropy, position_weights
+from keras_multimodel.losses import (
+    Huber,
+    LabelsCrossentropy,
+    LabelSmoothedCrossentropy,
+    position_weights,
+)
 from keras_multimodel.metrics import TokenAccuracy, TopKAccuracy
 from tests import references
 from tests.layers.modalities import conv_res_weights as golden
@@ -134,3 +139,48 @@ def test_a_net_of_one_class_trains():
     x = np.random.default_rng(0).normal(size=(2, 4, 8)).astype("float32")
     logs = model.fit(x, np.zeros(2, "int32"), verbose=0).history
     assert (logs["loss"], logs["accuracy"], logs["top_5_accuracy"]) == ([0.0], [1.0], [1.0])
+
+
+NAN = float("nan")
+
+
+def test_a_class_below_zero_is_a_gap():
+    logits, labels = np.random.default_rng(0).normal(size=(3, 4)), np.array([2, -1, 0])
+    loss = LabelSmoothedCrossentropy(0.1)
+    assert value(loss, labels, logits) == pytest.approx(value(loss, labels[::2], logits[::2]))
+    assert value(loss, np.array([-1]), logits[:1]) == 0.0
+
+
+@pytest.mark.parametrize("delta", [0.5, 1.0, 2.0])
+def test_huber_is_that_of_numpy_without_gaps(delta):
+    rng = np.random.default_rng(0)
+    y, predicted = 2 * rng.normal(size=(6, 2)), 2 * rng.normal(size=(6, 2))
+    y[1, 0] = y[3] = NAN
+    error = np.abs(y - predicted)
+    expected = np.where(error <= delta, 0.5 * error**2, delta * (error - 0.5 * delta))
+    found = value(Huber(delta), y.astype("float32"), predicted.astype("float32"))
+    assert found == pytest.approx(np.nanmean(expected), rel=1e-5)
+
+
+def test_labels_crossentropy_is_that_of_numpy_without_gaps():
+    rng = np.random.default_rng(0)
+    y, logits = rng.integers(0, 2, (5, 3)).astype("float32"), 3 * rng.normal(size=(5, 3))
+    y[0] = y[2, 1] = NAN
+    p = 1 / (1 + np.exp(-logits))
+    expected = np.nanmean(-(y * np.log(p) + (1 - y) * np.log(1 - p)))
+    assert value(LabelsCrossentropy(), y, logits.astype("float32")) == pytest.approx(expected, 1e-5)
+
+
+@pytest.mark.parametrize("loss", [Huber(0.5), LabelsCrossentropy()])
+def test_losses_of_vectors_weigh_rows_and_need_none(loss):
+    y, predicted = np.array([[1.0], [0.0]], "float32"), np.array([[0.2], [3.0]], "float32")
+    weighed = value(loss, y, predicted, sample_weight=np.array([1.0, 0.0]))
+    assert weighed == pytest.approx(value(loss, y[:1], predicted[:1]))
+    assert value(loss, y * NAN, predicted) == 0.0
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    assert again.get_config() == loss.get_config()
+
+
+def test_refuses_a_delta_of_zero():
+    with pytest.raises(ValueError, match="`delta` must be positive.*Received: delta=0"):
+        Huber(0)

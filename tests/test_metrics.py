@@ -3,7 +3,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_multimodel.metrics import LogPerplexity, TokenAccuracy, TopKAccuracy
+from keras_multimodel.metrics import (
+    LabelsF1,
+    LogPerplexity,
+    MeanAbsoluteError,
+    RSquared,
+    TokenAccuracy,
+    TopKAccuracy,
+)
 from tests.layers.modalities import conv_res_weights as golden
 
 METRICS = [LogPerplexity, TokenAccuracy, TopKAccuracy]
@@ -88,3 +95,58 @@ def test_comes_back_from_its_config(metric):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(original))
     assert (type(again), again.name, again.mask_id) == (metric, "mine", 2)
     assert getattr(again, "k", None) == getattr(original, "k", None)
+
+
+NUMBERS = {"mean": [10.0, 0.0], "scale": [2.0, 5.0]}
+
+
+def numbers(rows=12, seed=0):
+    rng = np.random.default_rng(seed)
+    y, predicted = rng.normal(size=(rows, 2)), rng.normal(size=(rows, 2))
+    y[1, 0] = y[4] = float("nan")
+    return y.astype("float32"), predicted.astype("float32")
+
+
+def measured(metric, *batches):
+    for batch in batches:
+        metric.update_state(*batch)
+    return float(metric.result())
+
+
+@pytest.mark.parametrize("logarithm", [False, True])
+def test_numbers_are_measured_in_raw_units(logarithm):
+    def raw(x):
+        x = x.astype("float64") * NUMBERS["scale"] + NUMBERS["mean"]
+        return np.sign(x) * np.expm1(np.abs(x)) if logarithm else x
+
+    y, predicted = numbers()
+    error = raw(predicted) - raw(y)
+    mae = MeanAbsoluteError(**NUMBERS, logarithm=logarithm)
+    assert measured(mae, (y[:5], predicted[:5]), (y[5:], predicted[5:])) == pytest.approx(
+        np.nanmean(np.abs(error)), rel=1e-4
+    )
+    r2 = RSquared(2, **NUMBERS, logarithm=logarithm)
+    deviation = raw(y) - np.nanmean(raw(y), axis=0)
+    expected = np.mean(1 - np.nansum(error**2, axis=0) / np.nansum(deviation**2, axis=0))
+    assert measured(r2, (y[:5], predicted[:5]), (y[5:], predicted[5:])) == pytest.approx(
+        expected, rel=1e-3
+    )
+
+
+def test_r_squared_of_nothing_and_of_a_constant_is_zero():
+    assert float(RSquared().result()) == 0.0
+    assert measured(RSquared(), (np.ones((3, 1)), np.ones((3, 1)))) == 0.0
+
+
+def test_f1_is_that_of_counting():
+    y = np.array([[1, 0, 1], [0, np.nan, 1]], "float32")
+    logits = np.array([[2, 1, -1], [-1, 5, 1]], "float32")
+    # Three labels present, three predicted that are known, two of both: 2 * 2 / 6.
+    assert measured(LabelsF1(), (y, logits)) == pytest.approx(2 / 3)
+    assert float(LabelsF1().result()) == 0.0
+
+
+@pytest.mark.parametrize("metric", [MeanAbsoluteError(mean=[1.0]), RSquared(2), LabelsF1("f")])
+def test_metrics_of_vectors_come_back(metric):
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
+    assert again.get_config() == metric.get_config()

@@ -19,13 +19,15 @@ SURFACE = {
     "kmm.callbacks": "ExpertUse InputWait Resume TaskTable expert_use",
     "kmm.data": """
         AudioPreprocessor BadExample BadExampleError BadExamples CategoryPreprocessor DataReport
+        DropInputs LabelsPreprocessor NumberPreprocessor SeriesPreprocessor Table infer_columns
+        rows_to_tasks table
         ImageAugment ImagePreprocessor Position Preprocessor SpecAugment TextPreprocessor
         TreePreprocessor WaveformPreprocessor WordPiecePreprocessor augment batch encode mix report
         split train_text_preprocessor train_tree_preprocessor train_word_piece_preprocessor""",
     "kmm.data.schedules": "Adaptive Annealed Proportional Schedule Temperature Uniform",
     "kmm.datasets": """
-        DatasetInfo audio_folder caption_folder coco_captions image_classes image_folder
-        imagenet2012 info librispeech load names npz_pairs penn_treebank tsv_pairs
+        DatasetInfo audio_folder caption_folder coco_captions emoji_table image_classes
+        image_folder imagenet2012 info librispeech load names npz_pairs penn_treebank tsv_pairs
         wmt14_translate""",
     "kmm.evaluation": (
         "Baseline bracket_f1 error_rates evaluate mismatched text_measures unigram_baseline"
@@ -35,16 +37,17 @@ SURFACE = {
         AttentionBlock AudioModality BiasBalancedRouter CategoryModality ConvBlock
         ExpertChoiceRouter FeedForward ImageModality ModalityNet MoELayer NoisyTopKRouter Router
         Routing SteppingBlock SwitchRouter TextModality TimingSignal TopKRouter
-        expert_layout_map""",
+        BackboneModality LabelsModality NumberModality SeriesModality expert_layout_map""",
     "kmm.presets": "names",
     "kmm.tensor2tensor": "generate_2017 load_tensor2tensor_weights multimodel_2017",
     "kmm.weighting": "DWA GradNorm PCGrad TaskWeighting Uncertainty",
 }
 # Modules whose public functions and classes are all meant for users.
 MODULES = {
-    "kmm.losses": "LabelSmoothedCrossentropy position_weights",
-    "kmm.metrics": "LogPerplexity StepMean TokenAccuracy TopKAccuracy",
     "kmm.transfer": "Matrix log_perplexities measure variants",
+    "kmm.losses": "Huber LabelSmoothedCrossentropy LabelsCrossentropy position_weights",
+    "kmm.metrics": """
+        LabelsF1 LogPerplexity MeanAbsoluteError RSquared StepMean TokenAccuracy TopKAccuracy""",
     "kmm.visualization": "over_fair_share plot_expert_use plot_learning_curves",
 }
 
@@ -81,7 +84,7 @@ def test_every_namespace_is_listed():
     listed = {path.split(".")[1] for path in [*SURFACE, *MODULES] if "." in path}
     lines = pathlib.Path(kmm.__file__).read_text()
     assert set(re.findall(r"from keras_multimodel import (\w+) as \1", lines)) == listed
-    assert sum(len(names.split()) for names in SURFACE.values()) <= 114
+    assert sum(len(names.split()) for names in SURFACE.values()) <= 126
 
 
 def test_public_names_have_a_docstring():

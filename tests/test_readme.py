@@ -104,6 +104,19 @@ def test_own_modality(tmp_path, monkeypatch, capsys):
     assert names["loaded"].generate("speed", raw) == written
 
 
+def test_the_page_of_rows(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    table, *others = _blocks("docs/rows.md", "python")
+    assert len(table.split("import keras_multimodel as kmm")[1].strip().splitlines()) <= 12
+    # Nothing is traced for two steps.
+    names = {"__name__": "rows"}
+    for block in (table.replace('compile("adam"', 'compile("adam", run_eagerly=True'), *others):
+        exec(block, names)  # noqa: S102
+    assert capsys.readouterr().out == "2\n['emoji']\n(2,)\n"
+    (own,) = [block for block in others if "class PlaceModality" in block]
+    assert len([line for line in own.splitlines() if line.strip()]) <= 40
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()

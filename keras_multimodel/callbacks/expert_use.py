@@ -17,6 +17,7 @@ from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.callbacks.files import writable_directory
 from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.models.multimodel import MultiModel
+from keras_multimodel.models.task import nets_of_batch
 from keras_multimodel.visualization import over_fair_share, plot_expert_use
 
 
@@ -205,7 +206,7 @@ class _Meter:
             # What the layers count stays in the scope, and never reaches their own counters.
             with keras.StatelessScope(state_mapping=zeros) as scope:
                 for inputs in self._inputs[task]:
-                    model({task: inputs}, training=False)
+                    model(inputs, training=False)
             for name, counter in counters.items():
                 tokens = ops.convert_to_numpy(scope.get_current_value(counter))
                 use[name][task] = tokens.astype("int64")
@@ -230,21 +231,27 @@ def _counting_layers(model) -> dict[str, MoELayer]:
 
 
 def _inputs_by_task(model, data, batches) -> dict[str, list]:
-    """Returns task -> the inputs of its batches that have rows."""
+    """Returns task -> the inputs of its batches that have rows, as a model of it takes them."""
     # Read once: each measurement uses the same batches, whatever order the data set has next time.
     found = {name: [] for name in model.tasks}
     sources = data.items() if isinstance(data, Mapping) else [(None, data)]
     for owner, source in sources:
         for x, *_ in itertools.islice(source, batches):
-            for name in found.keys() & x.keys() & {owner or name for name in found}:
-                found[name].append(keras.tree.map_structure(np.asarray, x[name]))
+            for name in found.keys() & ({owner} if owner else set(found)):
+                # Of its rows, and of the ids that it writes where the rows are those of others.
+                keys = nets_of_batch([model.tasks[name]])
+                if keys.keys() <= x.keys():
+                    inputs = {key: {k: x[key][k] for k in nets} for key, nets in keys.items()}
+                    found[name].append(keras.tree.map_structure(np.asarray, inputs))
     missing = [name for name, inputs in found.items() if not inputs]
     if missing:
         raise ValueError(
             f"`data` must hold a batch of every task: {list(found)}. Received: none of {missing}"
         )
     # A mixture of one task per step has batches without rows of the others.
-    return {name: [x for x in inputs if len(x["inputs"])] for name, inputs in found.items()}
+    return {
+        name: [x for x in inputs if len(keras.tree.flatten(x)[0])] for name, inputs in found.items()
+    }
 
 
 def _experts_used(tokens) -> float:

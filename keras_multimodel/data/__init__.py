@@ -4,12 +4,14 @@ May import `generation.constraints`, and no layer or model.
 """
 
 from keras_multimodel.data.augmentation.augment import augment as augment
+from keras_multimodel.data.augmentation.drop_inputs import DropInputs as DropInputs
 from keras_multimodel.data.augmentation.image_augment import ImageAugment as ImageAugment
 from keras_multimodel.data.augmentation.spec_augment import SpecAugment as SpecAugment
 from keras_multimodel.data.encoding.bad_examples import BadExample as BadExample
 from keras_multimodel.data.encoding.bad_examples import BadExampleError as BadExampleError
 from keras_multimodel.data.encoding.bad_examples import BadExamples as BadExamples
 from keras_multimodel.data.encoding.encode import encode as encode
+from keras_multimodel.data.infer_columns import infer_columns as infer_columns
 from keras_multimodel.data.mixing import schedules as schedules
 from keras_multimodel.data.mixing.mix import batch as batch
 from keras_multimodel.data.mixing.mix import mix as mix
@@ -19,7 +21,12 @@ from keras_multimodel.data.preprocessing.audio import WaveformPreprocessor as Wa
 from keras_multimodel.data.preprocessing.categories import (
     CategoryPreprocessor as CategoryPreprocessor,
 )
+from keras_multimodel.data.preprocessing.categories import (
+    LabelsPreprocessor as LabelsPreprocessor,
+)
 from keras_multimodel.data.preprocessing.images import ImagePreprocessor as ImagePreprocessor
+from keras_multimodel.data.preprocessing.numbers import NumberPreprocessor as NumberPreprocessor
+from keras_multimodel.data.preprocessing.numbers import SeriesPreprocessor as SeriesPreprocessor
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor as Preprocessor
 from keras_multimodel.data.preprocessing.text import TextPreprocessor as TextPreprocessor
 from keras_multimodel.data.preprocessing.text import (
@@ -38,3 +45,6 @@ from keras_multimodel.data.preprocessing.word_piece import (
 from keras_multimodel.data.report import DataReport as DataReport
 from keras_multimodel.data.report import report as report
 from keras_multimodel.data.split import split as split
+from keras_multimodel.data.table import Table as Table
+from keras_multimodel.data.table import rows_to_tasks as rows_to_tasks
+from keras_multimodel.data.table import table as table

@@ -2,13 +2,20 @@
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 _KEYS = {"inputs", "targets"}
+TARGETS_OF = "targets."  # in front of the name of a task, where several read the same rows
+
+
+def is_target(key: str) -> bool:
+    """Returns whether a key of an encoded example holds targets: of its one task, or of one."""
+    return key == "targets" or key.startswith(TARGETS_OF)
 
 
 def check_examples(argument: str, dataset: Any, optional: tuple[str, ...] = ()) -> None:
-    """Checks that a data set holds examples, raw or encoded.
+    """Checks that a data set holds raw examples, or encoded ones of a single input.
 
     Args:
         argument: its name, for messages.
@@ -25,8 +32,13 @@ def check_examples(argument: str, dataset: Any, optional: tuple[str, ...] = ()) 
         received = sorted(spec) if isinstance(spec, dict) else spec
         expected = f"`{argument}` must have elements with the keys 'inputs' and 'targets'"
         raise ValueError(f"{expected}. Received: {received}")
+    _check_dense(argument, spec)
+
+
+def _check_dense(argument, spec):
     # `padded_batch` and `window` fail on these with messages about type specs.
-    for key, value in spec.items():
+    parts = {path[-1]: value for path, value in keras.tree.flatten_with_path(spec)}
+    for key, value in parts.items():
         if isinstance(value, tf.RaggedTensorSpec | tf.SparseTensorSpec):
             raise ValueError(
                 f"`{argument}` must hold dense tensors: `.map(dict)` makes rows of a ragged tensor "
@@ -45,7 +57,13 @@ def check_encoded(argument: str, dataset: Any) -> None:
     Raises:
         ValueError: it is not, or a value is not an array of numbers.
     """
-    check_examples(argument, dataset)
+    _check_dataset(argument, dataset)
+    spec = dataset.element_spec
+    of_rows = isinstance(spec, dict) and ("given" in spec or any(TARGETS_OF in k for k in spec))
+    if of_rows and any(map(is_target, spec)):
+        _check_dense(argument, spec)
+    else:
+        check_examples(argument, dataset)
     _check_arrays(argument, dataset.element_spec.values())
 
 
@@ -70,9 +88,13 @@ def check_steps(argument: str, dataset: Any, expected: str) -> None:
 def _is_step(spec):
     # A third item, weights of the examples, may follow.
     x, y = spec[:2] if isinstance(spec, tuple) and len(spec) > 1 else (None, None)
-    if not isinstance(x, dict) or not isinstance(y, dict) or x.keys() != y.keys():
+    if not isinstance(x, dict) or not isinstance(y, dict) or not x or not y:
         return False
-    return all(isinstance(part, dict) and "inputs" in part for part in x.values())
+    if not all(isinstance(part, dict) for part in x.values()):
+        return False
+    # What tasks on the same rows read has the name of the rows.
+    names = {name for name, part in x.items() if "inputs" in part or "given" in part}
+    return bool(names) and all(name in names or set(x[name]) == {"targets"} for name in x)
 
 
 def _check_dataset(argument, dataset):

@@ -16,7 +16,6 @@ from keras_multimodel.argument_checks import optional_positive_int
 from keras_multimodel.data.checks import check_encoded, check_steps
 from keras_multimodel.text_tables import table
 
-_PARTS = ("inputs", "targets")
 _QUICK = 2.0  # seconds without a progress bar
 _COLUMNS = ("task", "part", "examples", "min", "median", "mean", "p95", "max", "padding", "per_s")
 _FORMATS = {"median": ".0f", "mean": ".1f", "p95": ".0f", "padding": ".1%", "per_s": ",.0f"}
@@ -29,8 +28,8 @@ class TaskReport:
     Attributes:
         examples: how many were read.
         seconds: how long the data set took to yield them. Tasks of a mixed data set share it.
-        lengths: `"inputs"` and `"targets"` -> the length of each example without its padding, int
-            `(examples,)`; only those that are sequences.
+        lengths: `"inputs"` and `"targets"`, or the parts of rows, -> the length of each example
+            without its padding, int `(examples,)`; only those that are sequences.
         positions: the same keys -> positions with padding, of all examples together.
     """
 
@@ -145,7 +144,7 @@ def report(
     """Reads data and reports how many examples there are, how long, how padded, and how fast.
 
     An example of rank 1 or 2 (ids, samples, frames) is a sequence along its first axis, and the
-    zeros at its end are padding. Classes and images have a fixed size. The speed is
+    zeros at its end are padding. Classes, numbers and images have a fixed size. The speed is
     measured over this one pass, with what only a first pass costs (filling a cache, shuffling).
 
     Args:
@@ -208,12 +207,20 @@ def _sources(dataset):
 
 
 def _example_of(name):
-    return lambda example: {name: {part: np.asarray(example[part])[None] for part in _PARTS}}
+    return lambda example: {
+        name: {key: np.asarray(value)[None] for key, value in example.items() if key != "given"}
+    }
 
 
 def _split_step(step):
     x, y = step[:2]
-    return {task: {"inputs": x[task]["inputs"], "targets": y[task]} for task in y}
+    parts: dict = {}
+    for name, arrays in x.items():
+        read = {key: a for key, a in arrays.items() if key not in ("given", "targets")}
+        parts[name] = read
+    for name, targets in y.items():
+        parts.setdefault(name, {})["targets"] = targets
+    return {name: arrays for name, arrays in parts.items() if arrays}
 
 
 def _read(argument, source, split, limits, progress):
@@ -234,11 +241,12 @@ def _read(argument, source, split, limits, progress):
             if element is None:
                 break
             for task, parts in split(element).items():
-                counts[task] += len(parts["inputs"])
+                counts[task] += len(next(iter(parts.values())))
                 for part, values in parts.items():
                     # The axis of the batch comes first: 2 axes are ids or samples, 3 are frames.
-                    # Classes have 1 and images 4.
-                    if len(values) and values.ndim in (2, 3):
+                    # Classes have 1 and images 4. Numbers and labels are floats of a fixed size.
+                    is_vector = part != "inputs" and values.ndim == 2 and values.dtype.kind == "f"
+                    if len(values) and values.ndim in (2, 3) and not is_vector:
                         lengths[task, part].append(_lengths(values))
                         positions[task, part] += values.shape[0] * values.shape[1]
             bar.update()
@@ -250,8 +258,8 @@ def _read(argument, source, split, limits, progress):
         task: TaskReport(
             examples=count,
             seconds=seconds,
-            lengths={p: np.concatenate(lengths[task, p]) for p in _PARTS if (task, p) in lengths},
-            positions={p: positions[task, p] for p in _PARTS if (task, p) in positions},
+            lengths={p: np.concatenate(found) for (t, p), found in lengths.items() if t == task},
+            positions={p: number for (t, p), number in positions.items() if t == task},
         )
         for task, count in counts.items()
     }

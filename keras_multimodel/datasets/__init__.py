@@ -15,6 +15,7 @@ from keras_multimodel.datasets.corpora.tfds import librispeech as librispeech
 from keras_multimodel.datasets.corpora.tfds import wmt14_translate as wmt14_translate
 from keras_multimodel.datasets.corpora.tsv_pairs import tsv_pairs as tsv_pairs
 from keras_multimodel.datasets.load import DatasetInfo as DatasetInfo
+from keras_multimodel.datasets.load import emoji_table as emoji_table
 from keras_multimodel.datasets.load import info as info
 from keras_multimodel.datasets.load import load as load
 from keras_multimodel.datasets.load import names as names

@@ -166,6 +166,39 @@ def load(name: str, split: str = "train", language: str = "en") -> tf.data.Datas
         return tf.data.Dataset.from_tensor_slices({"inputs": inputs, "targets": targets})
 
 
+def emoji_table(split: str = "train") -> dict[str, list]:
+    """Returns the emoji as a table, for `kmm.data.table`: the rows of `load("emoji")`.
+
+    | column | kind |
+    |---|---|
+    | `picture` | pixels (32, 32, 3), uint8 on white |
+    | `en`, `de`, `fr` | the name in three languages |
+    | `category`, `subcategory` | classes, such as `Objects` and `tool` |
+
+    Args:
+        split: `"train"`, `"validation"` or `"test"`.
+
+    Returns:
+        Column -> one value for each emoji. No value is missing.
+
+    Raises:
+        ValueError: `split` is none of the above.
+
+    Example:
+
+    ```python
+    emoji = kmm.datasets.emoji_table("test")
+    columns = kmm.data.infer_columns(emoji)
+    ```
+    """
+    _check("split", split, sources.SPLITS)
+    rows = sources.rows("emoji", split)
+    columns = sources.table("emoji")
+    names = (*sources.LANGUAGES, "category", "subcategory")
+    texts = {name: [columns[name][row] for row in rows] for name in names}
+    return {"picture": list(sources.emoji_images()[rows]), **texts}
+
+
 def _check(argument, value, choices):
     if value not in choices:
         expected = f"`{argument}` must be one of {', '.join(choices)}"

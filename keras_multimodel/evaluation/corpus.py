@@ -9,7 +9,6 @@ from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.data.encoding.encode import encode
 from keras_multimodel.data.mixing.mix import batch
 from keras_multimodel.data.preprocessing.audio import AudioPreprocessor
-from keras_multimodel.data.preprocessing.categories import CategoryPreprocessor
 from keras_multimodel.data.preprocessing.trees import TreePreprocessor, linearize
 
 
@@ -23,13 +22,13 @@ def evaluate(
 
     | targets | measures of what the model writes |
     |---|---|
-    | classes | none beyond `accuracy`, the share of examples that are right |
+    | classes, numbers, labels | none beyond their own: `accuracy`, `mae` and `r2`, or `f1` |
     | trees | `bracket_f1` |
     | text of sound | `cer` and `wer` |
     | other text | `bleu`, `chrf` and `exact`, the share of texts that are written as they stand |
 
-    All tasks have `log_perplexity`, in nats per target, and `accuracy`, the share of targets that
-    are most probable, given the right ones before them.
+    Ids and classes have `log_perplexity`, in nats per target, and `accuracy`, the share of targets
+    that are most probable, given the right ones before them.
 
     Args:
         model: a trained `MultiModel` whose nets have preprocessors.
@@ -71,15 +70,18 @@ def evaluate(
 def _scores(model, name, raw, batch_size):
     single = model.task_model(name)
     single.compile()
-    batches = batch(encode(raw, single.tasks[name]), name, batch_size)
+    task = single.tasks[name]
+    batches = batch(encode(raw, task), task.rows, batch_size)
     logs = single.evaluate(batches, verbose=0, return_dict=True)
-    return {key: float(logs[key]) for key in ("log_perplexity", "accuracy")}
+    names = ("log_perplexity", "accuracy", "mae", "r2", "f1")
+    return {key: float(logs[key]) for key in names if key in logs}
 
 
 def _measures(model, name, examples, sampler, batch_size):
     task = model.tasks[name]
-    reader, writer = task.inputs.preprocessor, task.targets.preprocessor
-    if isinstance(writer, CategoryPreprocessor):
+    writer = task.targets.preprocessor
+    readers = [net.preprocessor for net in task.parts.values()]
+    if not task.autoregressive:
         return {}
     written = []
     for start in range(0, len(examples), batch_size):
@@ -88,7 +90,7 @@ def _measures(model, name, examples, sampler, batch_size):
     references = [_text(x["targets"]) for x in examples]
     if isinstance(writer, TreePreprocessor):
         return {"bracket_f1": bracket_f1(written, references)}
-    if isinstance(reader, AudioPreprocessor):
+    if len(readers) == 1 and isinstance(readers[0], AudioPreprocessor):
         return error_rates(written, references)
     return text_measures(written, references)
 

@@ -13,7 +13,13 @@ from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.generation import samplers
 from keras_multimodel.generation.beam_search import BeamLoop, BeamSearch
 from keras_multimodel.generation.constraints import Constraint
-from keras_multimodel.generation.inputs import RawBatcher, bucket
+from keras_multimodel.generation.inputs import (
+    RawBatcher,
+    RowBatcher,
+    bucket,
+    num_rows,
+    shapes,
+)
 from keras_multimodel.generation.loop import PADDING, SamplingLoop
 from keras_multimodel.generation.outputs import Generation, Hypothesis, Stream, StreamPieces
 from keras_multimodel.ops.compiled import compiled, in_threads, rows_per_thread, worth_xla
@@ -37,8 +43,8 @@ class TaskGenerator:
 
     Args:
         task: the task.
-        read: model from a batch of inputs to class logits, or for a task that writes to
-            `{"encoded", "mask"}`.
+        read: model from a batch of inputs, or a list of its parts and `given`, to what the target
+            net returns, or for a task that writes to `{"encoded", "mask"}`.
         write: model from `{"targets", "encoded", "mask"}` to logits `(batch, length,
             vocabulary_size)`; None for classes.
         steps: what computes logits position by position: a dict with the keys True, with caches,
@@ -50,7 +56,8 @@ class TaskGenerator:
         self.read = read
         self.write = write
         self.steps = steps
-        self.inputs = RawBatcher(task.name, "inputs", task.inputs, task.max_input_length)
+        make = RowBatcher if task.has_parts else RawBatcher
+        self.inputs: Any = make(task.name, "inputs", task.inputs, task.max_input_length)
         self.targets = RawBatcher(task.name, "targets", task.targets, None)
         self.traces = 0  # how often something was compiled
         self._programs: dict = {}  # in the order of their last use
@@ -132,21 +139,22 @@ class TaskGenerator:
         scores = []
         for part in _slices(len(inputs), _MAX_BATCH):
             raw, ids = self.inputs.batch(inputs[part]), self.targets.batch(targets[part])
-            run = self.program(("score", raw.shape, ids.shape), self._log_probabilities)
+            run = self.program(("score", shapes(raw), ids.shape), self._log_probabilities)
             # The batch has rows that only fill it.
             scores.append(ops.convert_to_numpy(run(raw, ids))[: len(inputs[part])])
         return np.concatenate(scores)
 
+    def _read(self, raw):
+        # The order of the keys of a dict is lost where a program is compiled.
+        keys = [*self.task.parts, "given"]
+        return self.read([raw[key] for key in keys] if self.task.has_parts else raw, training=False)
+
     def _log_probabilities(self, values, raw, ids):
         with keras.StatelessScope(values):
-            logits = self.read(raw, training=False)
+            logits = self._read(raw)
             if self.write is not None:
                 logits = self.write({"targets": ids, **logits}, training=False)
-        scores = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-        scores = ops.take_along_axis(scores, ids[..., None], axis=-1)[..., 0]
-        if self.write is None:
-            return scores
-        return ops.sum(ops.where(ids != PADDING, scores, 0.0), axis=-1)
+        return self.task.targets.log_probability(logits, ids)
 
     def decode(self, prediction: np.ndarray, raw: Any) -> Any:
         """Returns the raw form of a class, or of ids written for the input `raw`."""
@@ -181,18 +189,18 @@ class TaskGenerator:
         classes = []
         for part in _slices(len(arrays), _MAX_BATCH):
             raw = self.inputs.batch(arrays[part])
-            run = self.program(("classify", raw.shape), self._best_class)
+            run = self.program(("classify", shapes(raw)), self._predict)
             classes += list(ops.convert_to_numpy(run(raw)))
         return [self.decode(c, raw) for c, raw in zip(classes, inputs)]
 
-    def _best_class(self, values, raw):
+    def _predict(self, values, raw):
         with keras.StatelessScope(values):
-            return ops.argmax(self.read(raw, training=False), axis=-1)
+            return self.task.targets.prediction(self._read(raw))
 
     def start(self, loop, size, values, raw, filled, constraint_state):
         """Encodes a batch, and returns the state of `loop` before the first of `size` ids."""
         with keras.StatelessScope(values):
-            found = self.read(raw, training=False)
+            found = self._read(raw)
             return loop.start(size, found["encoded"], found["mask"], filled, constraint_state)
 
     def _prepare(self, inputs, request):
@@ -250,12 +258,12 @@ class _Run:
         self.limit = limit
         raw = generator.inputs.batch(arrays)
         size = bucket(limit, 16)
-        filled = np.arange(len(raw)) >= len(inputs)
+        filled = np.arange(num_rows(raw)) >= len(inputs)
         constraint = loop.constraint
-        rows = [*inputs, *inputs[:1] * (len(raw) - len(inputs))]
+        rows = [*inputs, *inputs[:1] * (num_rows(raw) - len(inputs))]
         constraint_state = () if constraint is None else constraint.initial_state(rows)
         cached = loop.steps is generator.steps[True]
-        key = (type(loop).__name__, loop.rows_per_input, cached, raw.shape, size)
+        key = (type(loop).__name__, loop.rows_per_input, cached, shapes(raw), size)
         start = generator.program(("start", *key), functools.partial(generator.start, loop, size))
         self._advance = generator.program(
             ("advance", *key, loop.sampler.key, id(constraint)),

@@ -1,10 +1,12 @@
 """From raw examples to batches whose shapes come from a small set, so that few are compiled."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from keras_multimodel import user_warnings
+from keras_multimodel.gaps import is_gap
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 
 _NUMBERS = "iufb"  # kinds of dtypes
@@ -81,7 +83,7 @@ class RawBatcher:
             ValueError: one is empty, silent, too long, of the wrong kind, or has values that are
                 not finite or not in the vocabulary.
         """
-        return [self._encode(i, example) for i, example in enumerate(raw)]
+        return [self.encode_one(f"{self.argument}[{i}]", x) for i, x in enumerate(raw)]
 
     def batch(self, arrays: list[np.ndarray]) -> np.ndarray:
         """Returns the arrays as one, padded with zeros and with copies of the first row."""
@@ -93,8 +95,16 @@ class RawBatcher:
         batch[len(arrays) :] = batch[0]
         return batch
 
-    def _encode(self, i, example):
-        name = f"{self.argument}[{i}]"
+    def encode_one(self, name: str, example: Any) -> np.ndarray:
+        """Returns the array of one raw example, as a call does.
+
+        Args:
+            name: of the example, for messages.
+            example: the raw example.
+
+        Raises:
+            ValueError: as for a call.
+        """
         self._check_raw(name, example)
         try:
             # The form that `kmm.data.encode` uses: it refuses what nothing can be said about, such
@@ -135,15 +145,16 @@ class RawBatcher:
         if array.ndim == 0 and array.dtype.kind in "OSU":
             example = array.item()
         blank = isinstance(example, str | bytes) and not example.strip()
-        if blank or 0 in array.shape:
+        is_vector = len(self.net.example_shape) == 1 and None not in self.net.example_shape
+        if (blank or 0 in array.shape) and not is_vector:  # an empty set of labels is one
             raise ValueError(f"`{self.argument}` must not be empty. Received: {name}={example!r}")
-        _check_finite(name, array)
+        self._check_finite(name, array)
 
     def _check_values(self, name, array):
         """Returns an array of the dtype of the net, if it changes no value."""
         if 0 in array.shape:
             raise ValueError(f"`{self.argument}` must not be empty. Received: {name} of length 0")
-        _check_finite(name, array)
+        self._check_finite(name, array)
         with np.errstate(invalid="ignore"):
             result = array.astype(self.net.example_dtype)
         if result.dtype.kind not in "iu":
@@ -163,9 +174,112 @@ class RawBatcher:
             raise ValueError(f"`{name}` must hold more than padding. Received: {name}={array}")
         return result
 
+    def _check_finite(self, name, array):
+        if array.dtype.kind != "f":
+            return
+        if self.net.nan_is_gap:
+            array = array[~np.isnan(array)]
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"`{name}` must be finite numbers. Received: some that are NaN or infinite"
+            )
 
-def _check_finite(name, array):
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(
-            f"`{name}` must be finite numbers. Received: some that are NaN or infinite"
-        )
+
+class RowBatcher:
+    """Turns raw rows, dicts from the parts of a task to raw examples, into batches.
+
+    A part is missing in a row if the row has no such key, or None, NaN or nothing under it.
+
+    Args:
+        task: name of the task.
+        argument: name of the rows in messages.
+        nets: part -> the modality net that reads its arrays.
+        limit: most positions of a part that is a sequence, or None.
+    """
+
+    def __init__(self, task: str, argument: str, nets: dict[str, ModalityNet], limit: int | None):
+        self.task = task
+        self.argument = argument
+        self.parts = {}
+        for part, net in nets.items():
+            is_sequence = net.example_shape[:1] == (None,) and None not in net.example_shape[1:]
+            self.parts[part] = RawBatcher(task, argument, net, limit if is_sequence else None)
+
+    def as_list(self, raw: Any) -> list:
+        """Returns a list of rows, at least one.
+
+        Args:
+            raw: a list of dicts, or a pandas DataFrame whose other columns are left out.
+
+        Raises:
+            ValueError: it is something else, or has no row.
+        """
+        if hasattr(raw, "columns") and hasattr(raw, "to_dict"):
+            raw = raw[[part for part in self.parts if part in raw.columns]].to_dict("records")
+        if not isinstance(raw, list | tuple):
+            raise ValueError(
+                f"`{self.argument}` of task {self.task!r} must be a list of dicts, or a DataFrame. "
+                f"Received: {type(raw).__name__}"
+            )
+        if not len(raw):
+            raise ValueError(f"`{self.argument}` must hold at least one example. Received: {raw}")
+        return list(raw)
+
+    def __call__(self, raw: list) -> list[dict[str, np.ndarray]]:
+        """Returns for each row a dict from the parts that it has to their arrays.
+
+        Args:
+            raw: the rows.
+
+        Raises:
+            ValueError: a row is no dict, has an unknown part or none, or a part is a bad example,
+                as for `RawBatcher`.
+        """
+        return [self._encode(i, row) for i, row in enumerate(raw)]
+
+    def batch(self, arrays: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Returns an array for each part, zeros where it is missing, and the array `"given"`."""
+        batch = {}
+        for part, batcher in self.parts.items():
+            shape = [size or 1 for size in batcher.net.example_shape]
+            missing = np.zeros(shape, batcher.net.example_dtype)
+            batch[part] = batcher.batch([row.get(part, missing) for row in arrays])
+        given = np.array([[part in row for part in self.parts] for row in arrays])
+        filled = np.repeat(given[:1], len(batch[part]) - len(given), axis=0)
+        return {**batch, "given": np.concatenate([given, filled])}
+
+    def _encode(self, i, row):
+        name = f"{self.argument}[{i}]"
+        if not isinstance(row, Mapping):
+            raise ValueError(
+                f"`{name}` of task {self.task!r} must be a dict with the keys {list(self.parts)}. "
+                f"Received: {type(row).__name__}"
+            )
+        unknown = [part for part in row if part not in self.parts]
+        if unknown:
+            raise ValueError(
+                f"`{name}` of task {self.task!r} must have keys among {list(self.parts)}. "
+                f"Received: {unknown}"
+            )
+        given = {part: raw for part, raw in row.items() if not is_gap(raw)}
+        if not given:
+            raise ValueError(
+                f"`{name}` of task {self.task!r} must have at least one of {list(self.parts)}. "
+                f"Received: {name}={row!r}"
+            )
+        return {
+            part: self.parts[part].encode_one(f"{name}[{part!r}]", raw)
+            for part, raw in given.items()
+        }
+
+
+def shapes(batch: Any) -> tuple:
+    """Returns the shapes of a batch, an array or a dict of arrays, as a key of programs."""
+    if isinstance(batch, dict):
+        return tuple((part, array.shape) for part, array in batch.items())
+    return batch.shape
+
+
+def num_rows(batch: Any) -> int:
+    """Returns the rows of a batch, an array or a dict of arrays."""
+    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)

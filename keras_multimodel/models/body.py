@@ -11,7 +11,7 @@ from keras_multimodel.layers.attention_block import AttentionBlock
 from keras_multimodel.layers.conv_block import ConvBlock
 from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.layers.timing_signal import TimingSignal
-from keras_multimodel.models.decoder import CommandToken, Decoder
+from keras_multimodel.models.decoder import CommandToken, Decoder, PartEmbedding
 from keras_multimodel.models.encoder import Encoder
 from keras_multimodel.models.mixer import Mixer
 from keras_multimodel.models.templates import check_template, clone
@@ -24,7 +24,8 @@ class Body:
 
     Args:
         hidden_dim: width.
-        writers: names of the tasks whose targets the decoder writes; each gets a command token.
+        writers: names of the tasks whose targets the decoder writes or from which they are read;
+            each gets a command token.
         conv_block: template, None, or `"default"`.
         attention_block: template, None, or `"default"`.
         moe: template, None, or `"default"`.
@@ -72,20 +73,24 @@ class Body:
         self.mixer: Any = None
         self.decoder: Any = None
         self.commands: dict[str, CommandToken] = {}
+        self.parts: dict[str, PartEmbedding] = {}
         self._add_writers(writers)
 
-    def with_writers(self, writers: Sequence[str]) -> "Body":
-        """Returns this body, or one that shares its layers and has what new writers need.
+    def extended(self, writers: Sequence[str], parts: Sequence[str] = ()) -> "Body":
+        """Returns this body, or one that shares its layers and has what new tasks need.
 
         Args:
             writers: names of the tasks whose targets the decoder writes.
+            parts: names of the parts of rows.
         """
-        if all(name in self.commands for name in writers):
+        if all(name in self.commands for name in writers) and set(parts) <= set(self.parts):
             return self
         # A copy, so that another model's body does not grow by the tasks of this one.
         body = copy.copy(self)
         body.commands = dict(self.commands)
-        if self.decoder is None:
+        new = {name: PartEmbedding(name=f"{name}_part") for name in parts}
+        body.parts = {**new, **self.parts}
+        if self.decoder is None and writers:
             body._check_templates(causal=True)
         body._add_writers([name for name in writers if name not in self.commands])
         return body
@@ -102,6 +107,7 @@ class Body:
         if self.decoder is not None:
             body.mixer, body.decoder = clone_layer(self.mixer), clone_layer(self.decoder)
         body.commands = {name: clone_layer(layer) for name, layer in self.commands.items()}
+        body.parts = {name: clone_layer(layer) for name, layer in self.parts.items()}
         return body
 
     def get_config(self) -> dict:

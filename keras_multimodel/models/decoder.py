@@ -56,6 +56,34 @@ class CommandToken(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
+class PartEmbedding(keras.layers.Layer):
+    """Adds a learned vector that marks one part of a row, such as its title.
+
+    Call arguments:
+        inputs: `(batch, length, hidden_dim)`.
+
+    Returns:
+        `(batch, length, hidden_dim)`.
+    """
+
+    def build(self, input_shape: Shape):
+        self.embedding = self.add_weight(
+            name="embedding",
+            shape=(input_shape[-1],),
+            initializer=keras.initializers.RandomNormal(stddev=1.0),
+        )
+
+    def call(self, inputs: Tensor):
+        return inputs + ops.cast(self.embedding, inputs.dtype)
+
+    def compute_mask(self, *args, **kwargs):
+        return None  # masks are passed as arguments
+
+    def compute_output_shape(self, input_shape: Shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
 class Decoder(ListLayer):
     """Blocks of causal convolution and attention to the source, with experts in the middle of them.
 

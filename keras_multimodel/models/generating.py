@@ -37,7 +37,9 @@ class GeneratingModel(keras.Model):
             inputs: list of raw inputs in the form that the preprocessor of the task's input net
                 takes: texts, images, or encoded audio. Without a preprocessor, arrays. An array, a
                 tensor or a pandas Series may hold them, its first axis counts the inputs. One
-                string, or the bytes of one file, is a list of one.
+                string, or the bytes of one file, is a list of one. For a task that reads several
+                parts, a list of dicts, or a DataFrame: a part is missing where the dict lacks it
+                or has None, NaN or an empty text.
             sampler: `"greedy"`, `"beam"`, `"random"`, `"top_k"`, `"top_p"`, a sampler of keras-nlp,
                 or a `keras_multimodel.generation.BeamSearch`. Of classes, the most probable one is
                 always returned.

@@ -1,7 +1,8 @@
 """The functional graph: modality nets, groups, body, modality nets."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -10,99 +11,122 @@ from keras_multimodel.generation.caches import CachedSteps, RecomputedSteps
 from keras_multimodel.generation.generate import TaskGenerator
 from keras_multimodel.models.body import Body
 from keras_multimodel.models.grouping import Group, PadEmptyBatch, Ungroup
-from keras_multimodel.models.task import Task
+from keras_multimodel.models.task import GIVEN, Task, nets_of_batch
 
 
 def input_tensors(tasks: list[Task]) -> dict:
-    """Returns per task its dict of symbolic inputs."""
+    """Returns per rows, and per task that writes, its dict of symbolic inputs."""
     return {
-        task.name: {
-            key: keras.Input(net.example_shape, dtype=net.example_dtype, name=f"{task.name}_{key}")
-            for key, net in task.input_nets.items()
+        name: {
+            key: keras.Input(net.example_shape, dtype=net.example_dtype, name=f"{name}_{key}")
+            for key, net in nets.items()
         }
-        for task in tasks
+        for name, nets in nets_of_batch(tasks).items()
     }
 
 
 def fill_empty_batches(inputs: dict) -> tuple[dict, dict]:
-    """Gives each task without rows in a batch one row of zeros.
+    """Gives rows that a batch has none of one row of zeros.
 
     Args:
-        inputs: per task the dict of its input tensors.
+        inputs: per rows the dict of its input tensors.
 
     Returns:
-        The same with at least one row, and per task a boolean `(batch, 1)`, True at real rows.
+        The same with at least one row, and per rows a boolean `(batch, 1)`, True at real ones.
     """
     filled, real = {}, {}
     for name, tensors in inputs.items():
         pairs = {key: PadEmptyBatch()(tensor) for key, tensor in tensors.items()}
         filled[name] = {key: pair[0] for key, pair in pairs.items()}
-        real[name] = pairs["inputs"][1]
+        real[name] = next(iter(pairs.values()))[1]
     return filled, real
 
 
 def encode(
     tasks: list[Task],
     groups: list[list[str]],
-    encoder: keras.layers.Layer,
+    body: Body,
     inputs: dict,
     real: dict | None = None,
 ) -> dict:
-    """Runs input nets and encoder.
+    """Runs input nets and encoder. Rows that several tasks read pass once.
 
     Args:
         tasks: the tasks.
-        groups: lists of the names of tasks that pass the encoder together.
-        encoder: the encoder layer.
-        inputs: per task the dict of its input tensors.
-        real: per task a boolean `(batch, 1)`, True at real rows; None if all are.
+        groups: lists of the names of sequences (`Task.sequences`) that pass the encoder together.
+        body: holder of `encoder` and `parts`.
+        inputs: per rows the dict of its input tensors.
+        real: per rows a boolean `(batch, 1)`, True at real ones; None if all are.
 
     Returns:
-        Per task the encoded input `(batch, length, hidden_dim)`, its mask, and the features before
-        they were flattened.
+        Per rows the encoded input `(batch, length, hidden_dim)`, where the parts stand one after
+        the other; its mask; and the features before they were flattened.
     """
+    readers = {task.rows: task for task in tasks}
     features, sequences, masks = {}, {}, {}
-    for task in tasks:
-        raw = inputs[task.name]["inputs"]
-        x = task.inputs(raw)
-        mask = task.inputs.padding_mask(raw)
-        features[task.name] = x
-        if len(x.shape) > 3:  # the grid of an image: its positions become a sequence
-            x = keras.layers.Reshape((-1, x.shape[-1]))(x)
-        sequences[task.name] = x
-        if mask is None:
-            mask = ops.ones_like(x[..., 0], dtype="bool")
-        masks[task.name] = mask if real is None else ops.logical_and(mask, real[task.name])
-    encoded = encoder(*_group_all(groups, sequences, masks))
+    for rows, task in readers.items():
+        for i, (part, name) in enumerate(task.sequences.items()):
+            net, raw = task.parts[part], inputs[rows][part]
+            x = net(raw)
+            mask = net.padding_mask(raw)
+            features[name] = x
+            if len(x.shape) > 3:  # the grid of an image: its positions become a sequence
+                x = keras.layers.Reshape((-1, x.shape[-1]))(x)
+            if mask is None:
+                mask = ops.ones_like(x[..., 0], dtype="bool")
+            if task.has_parts:
+                x = body.parts[part](x)
+                mask = ops.logical_and(mask, inputs[rows][GIVEN][:, i : i + 1])
+            sequences[name] = x
+            masks[name] = mask if real is None else ops.logical_and(mask, real[rows])
+    encoded = body.encoder(*_group_all(groups, sequences, masks))
     encoded = _ungroup_all(groups, encoded, sequences)
-    return {name: (encoded[name], masks[name], features[name]) for name in sequences}
+    return {
+        rows: _join([(encoded[n], masks[n], features[n]) for n in task.sequences.values()])
+        for rows, task in readers.items()
+    }
+
+
+def _join(parts):
+    """Returns the parts of a row as one sequence. A single one keeps the form of its features."""
+    if len(parts) == 1:
+        return parts[0]
+    x = ops.concatenate([part[0] for part in parts], axis=1)
+    return x, ops.concatenate([part[1] for part in parts], axis=1), x
 
 
 def decode(
     tasks: list[Task], groups: list[list[str]], body: Body, inputs: dict, encoded: dict
 ) -> dict:
-    """Runs target nets, mixer and decoder of the tasks that write one id at a time.
+    """Runs target nets, mixer and decoder of the tasks that are read from the decoder.
 
     Args:
         tasks: the tasks.
         groups: lists of the names of tasks that pass mixer and decoder together.
         body: holder of `commands`, `mixer` and `decoder`.
-        inputs: per task the dict of its input tensors, with the ids `(batch, length)` under
-            `"targets"`.
-        encoded: per task the encoded input and its mask, as `encode` returns them.
+        inputs: per task that writes ids the dict of its input tensors, with the ids `(batch,
+            length)` under `"targets"`.
+        encoded: per rows the encoded input and its mask, as `encode` returns them.
 
     Returns:
-        Per task the logits `(batch, length, vocabulary_size)`.
+        Per task the logits `(batch, length, vocabulary_size)`, or what its target net returns for
+        the position of its command token.
     """
     if not tasks:
         return {}
     sequences, masks = {}, {}
     for task in tasks:
-        ids = inputs[task.name]["targets"]
-        sequences[task.name] = body.commands[task.name](task.targets(ids))
-        masks[task.name] = task.targets.padding_mask(ids)
-    sources = {name: encoded[name][0] for name in sequences}
-    source_masks = {name: encoded[name][1] for name in sequences}
+        if task.autoregressive:
+            ids = inputs[task.name]["targets"]
+            x = task.targets(ids)
+            masks[task.name] = task.targets.padding_mask(ids)
+        else:
+            source, source_mask = encoded[task.rows][:2]
+            x = ops.zeros_like(source[:, :1])  # the command takes the place of what is written
+            masks[task.name] = ops.any(source_mask, axis=1, keepdims=True)
+        sequences[task.name] = body.commands[task.name](x)
+    sources = {task.name: encoded[task.rows][0] for task in tasks}
+    source_masks = {task.name: encoded[task.rows][1] for task in tasks}
     x, x_masks = _group_all(groups, sequences, masks)
     source, source_mask = _group_all(groups, sources, source_masks)
     x = body.mixer(x, source, x_masks, source_mask)
@@ -112,10 +136,15 @@ def decode(
 
 
 def classify(tasks: list[Task], encoded: dict) -> dict:
-    """Returns the logits `(batch, num_classes)` of tasks whose targets leave after the encoder."""
+    """Returns what the nets of tasks return whose targets leave after the encoder, such as logits.
+
+    Args:
+        tasks: the tasks.
+        encoded: as `encode` returns it.
+    """
     outputs = {}
     for task in tasks:
-        x, mask, features = encoded[task.name]
+        x, mask, features = encoded[task.rows]
         # The features tell a net the rank of its input: a grid's positions stand in one row in `x`.
         outputs[task.name] = task.targets(x, mask=mask, reverse=True, like=features)
     return outputs
@@ -130,11 +159,16 @@ def make_generator(task: Task, body: Body) -> TaskGenerator:
     """
     name, net, groups = task.name, task.targets, [[task.name]]
     inputs = input_tensors([task])
-    encoded = encode([task], groups, body.encoder, inputs)
-    source = inputs[name]["inputs"]
-    if not task.autoregressive:
+    # A list: names of the tensors would have to be the keys of a dict, which nets may have too.
+    source: Any = [inputs[task.rows][key] for key in task.input_nets if key != "targets"]
+    encoded = encode([task], [[n] for n in task.sequences.values()], body, inputs)
+    source = source if task.has_parts else source[0]
+    if task.read_from == "encoder":
         return TaskGenerator(task, keras.Model(source, classify([task], encoded)[name]), None, {})
-    x, mask, _ = encoded[name]
+    if not task.autoregressive:
+        outputs = decode([task], groups, body, inputs, encoded)[name]
+        return TaskGenerator(task, keras.Model(source, outputs), None, {})
+    x, mask, _ = encoded[task.rows]
     read = keras.Model(source, {"encoded": x, "mask": mask})
     # New inputs: the decoder side runs at every step, and must not run the encoder again. Keras
     # warns if their names differ from their keys.
@@ -143,7 +177,7 @@ def make_generator(task: Task, body: Body) -> TaskGenerator:
         "encoded": keras.Input((None, body.hidden_dim), dtype=x.dtype, name="encoded"),
         "mask": keras.Input((None,), dtype="bool", name="mask"),
     }
-    encoded = {name: (given["encoded"], given["mask"])}
+    encoded = {task.rows: (given["encoded"], given["mask"])}
     write = keras.Model(given, decode([task], groups, body, {name: given}, encoded)[name])
     write.supports_masking = True  # the mask is an input of its own
     return TaskGenerator(
@@ -151,26 +185,40 @@ def make_generator(task: Task, body: Body) -> TaskGenerator:
     )
 
 
+def encoder_kinds(tasks: list[Task]) -> dict[str, Any]:
+    """Returns for each sequence that the encoder reads what those of a default group share."""
+    kinds = {}
+    for task in tasks:
+        for part, name in task.sequences.items():
+            kinds[name] = type(task.parts[part])
+    return kinds
+
+
+def decoder_kinds(tasks: list[Task]) -> dict[str, Any]:
+    """Returns for each task that passes the decoder what those of a default group share."""
+    passing = [task for task in tasks if task.read_from == "decoder"]
+    return {t.name: id(t.targets) if t.autoregressive else "read" for t in passing}
+
+
 def groups_of(
-    side: str, groups: Sequence[Sequence[str]] | None, tasks: list[Task], kind: Callable
+    side: str, groups: Sequence[Sequence[str]] | None, kinds: dict[str, Any]
 ) -> list[list[str]]:
-    """Returns checked groups of tasks, by default one for each kind of task.
+    """Returns checked groups of tasks or sequences, by default one for each kind.
 
     Args:
         side: "encoder" or "decoder", for messages.
-        groups: lists of names of tasks, or None.
-        tasks: the tasks to distribute.
-        kind: function from a task to what the tasks of a default group have in common.
+        groups: lists of names, or None.
+        kinds: the names to distribute, each with what those of a default group have in common.
 
     Raises:
-        ValueError: the groups do not hold each task exactly once.
+        ValueError: the groups do not hold each name exactly once.
     """
     if groups is None:
         found: dict = {}
-        for task in tasks:
-            found.setdefault(kind(task), []).append(task.name)
+        for name, kind in kinds.items():
+            found.setdefault(kind, []).append(name)
         return list(found.values())
-    groups, names = [list(group) for group in groups], [task.name for task in tasks]
+    groups, names = [list(group) for group in groups], list(kinds)
     if sorted(itertools.chain(*groups)) != sorted(names) or not all(groups):
         raise ValueError(
             f"`{side}_groups` must hold each of {names} exactly once. "

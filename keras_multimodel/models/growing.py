@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import keras
 
+from keras_multimodel.models import graph
 from keras_multimodel.models.generating import GeneratingModel
 from keras_multimodel.models.task import Task, unique_modalities
 
@@ -130,13 +131,16 @@ class GrowingModel(GeneratingModel):
         own: dict[str, list[Any]] = {name: [] for name in self._tasks}
         shared = []
         for net in unique_modalities(tasks):
-            users = [t.name for t in tasks if net is t.inputs or net is t.targets]
+            users = [t.name for t in tasks if any(net is own for own in unique_modalities([t]))]
             (own[users[0]] if len(users) == 1 else shared).append(net)
         for name in own:
-            if self._tasks[name].autoregressive:
+            if self._tasks[name].read_from == "decoder":
                 own[name].append(self._body.commands[name])
+        for part in {part: None for t in tasks if t.has_parts for part in t.parts}:
+            users = [t.name for t in tasks if t.has_parts and part in t.parts]
+            (own[users[0]] if len(users) == 1 else shared).append(self._body.parts[part])
         sides = {"encoder": self._body.encoder}
-        if any(task.autoregressive for task in tasks):
+        if any(task.read_from == "decoder" for task in tasks):
             sides |= {"mixer": self._body.mixer, "decoder": self._body.decoder}
         experts = [side.experts for side in sides.values() if getattr(side, "experts", None)]
         body = {name: [side] for name, side in sides.items()}
@@ -154,17 +158,16 @@ class GrowingModel(GeneratingModel):
         self.compiled = False  # Keras would train what it was compiled for
 
     def _of(self, tasks, copy):
-        names = {task.name for task in tasks}
+        members = {
+            "encoder_groups": list(graph.encoder_kinds(tasks)),
+            "decoder_groups": list(graph.decoder_kinds(tasks)),
+        }
         groups = {}
         for side, old in self._groups.items():
-            kept = [[name for name in group if name in names] for group in old]
+            kept = [[name for name in group if name in members[side]] for group in old]
             grouped = sum(kept, [])
             # A new task has groups of its own: within another's, it would change the padding.
-            new = [
-                [task.name]
-                for task in tasks
-                if task.name not in grouped and (side == "encoder_groups" or task.autoregressive)
-            ]
+            new = [[name] for name in members[side] if name not in grouped]
             groups[side] = [group for group in kept if group] + new
         model = type(self)(tasks, self._body.hidden_dim, body=self._body, **groups)
         return copying.deepcopy(model) if copy else model

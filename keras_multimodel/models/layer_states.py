@@ -69,10 +69,12 @@ def _parts(tasks, body):
     """Returns by name all layers with weights, each part in an order that a copy has too."""
     nets = {f"modalities/{i}": net for i, net in enumerate(unique_modalities(tasks))}
     parts = {**nets, "encoder": body.encoder}
-    names = [task.name for task in tasks if task.autoregressive]
+    names = [task.name for task in tasks if task.read_from == "decoder"]
     if names:
         parts.update(mixer=body.mixer, decoder=body.decoder)
-    return {**parts, **{f"commands/{name}": body.commands[name] for name in names}}
+    parts.update({f"commands/{name}": body.commands[name] for name in names})
+    of_rows = [part for task in tasks if task.has_parts for part in task.parts]
+    return {**parts, **{f"parts/{name}": body.parts[name] for name in of_rows}}
 
 
 def _state(layer, root):

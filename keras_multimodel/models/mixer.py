@@ -115,7 +115,17 @@ class Mixer(ListLayer):
 
 
 def _aligned(source, source_mask, length):
-    """Returns the source at `length` positions, plus its mean: `(batch, length, hidden_dim)`."""
+    """Returns the source at `length` positions, plus its mean: `(batch, length, hidden_dim)`.
+
+    Positions count without padding, which stands between the parts of a row too.
+    """
+    rows, size = ops.shape(source)[:2]
+    places = ops.arange(size)[None]
+    order = ops.argsort(ops.where(source_mask, places, places + size), axis=1)
+    # By the rows of one matrix: what `take_along_axis` does with a third axis differs by backend.
+    flat = ops.cast(order, places.dtype) + size * ops.arange(rows)[:, None]
+    source = ops.take(ops.reshape(source, (-1, source.shape[-1])), flat, axis=0)
+    source_mask = ops.take(ops.reshape(source_mask, (-1,)), flat, axis=0)
     weights = ops.cast(source_mask, source.dtype)[..., None]
     source = source * weights
     # A row that is all padding has a mean of 0, not 0 / 0.

@@ -75,8 +75,9 @@ class MultiModel(MultiTaskTraining, GrowingModel, SummaryModel):
 
     Inputs are a dict of dicts: `{task: {"inputs": ..., "targets": ...}}`. Only tasks whose targets
     the decoder writes one by one have `"targets"`, which the model shifts by one position, so that
-    no output sees the target that it predicts. Outputs, losses and metrics are dicts keyed by the
-    name of the task.
+    no output sees the target that it predicts. A task that reads several parts has an array for
+    each in place of `"inputs"`, and `"given"`, bool `(batch, parts)`, False where a part is
+    missing. Outputs, losses and metrics are dicts keyed by the name of the task.
 
     Args:
         tasks: the tasks.
@@ -91,7 +92,7 @@ class MultiModel(MultiTaskTraining, GrowingModel, SummaryModel):
         num_decoder_blocks: blocks of convolution and attention of the decoder.
         encoder_groups: lists of names of tasks whose inputs pass the encoder as one batch, padded
             to the longest, which is faster where lengths are similar. By default the tasks with one
-            kind of input net.
+            kind of input net. Parts are groups' members of their own, such as `"task/title"`.
         decoder_groups: the same for the decoder. By default the tasks with one target net.
         body: the body of another model, whose weights are then shared; `model.body` has it.
             Templates and numbers of blocks are not used. A task that the other model does not have
@@ -148,11 +149,10 @@ class MultiModel(MultiTaskTraining, GrowingModel, SummaryModel):
     ):
         tasks = list(tasks)
         hidden_dim = checks.check_tasks(tasks, hidden_dim)
-        writers = [task for task in tasks if task.autoregressive]
-        encoder_groups = graph.groups_of("encoder", encoder_groups, tasks, lambda t: type(t.inputs))
-        decoder_groups = graph.groups_of(
-            "decoder", decoder_groups, writers, lambda t: id(t.targets)
-        )
+        writers = [task for task in tasks if task.read_from == "decoder"]
+        parts = [part for task in tasks if task.has_parts for part in task.parts]
+        encoder_groups = graph.groups_of("encoder", encoder_groups, graph.encoder_kinds(tasks))
+        decoder_groups = graph.groups_of("decoder", decoder_groups, graph.decoder_kinds(tasks))
         names = [task.name for task in writers]
         if body is None:
             sizes = (num_encoder_blocks, num_mixer_blocks, num_decoder_blocks)
@@ -162,17 +162,19 @@ class MultiModel(MultiTaskTraining, GrowingModel, SummaryModel):
                 "`body` must have the model's `hidden_dim`. "
                 f"Received: body.hidden_dim={body.hidden_dim}, hidden_dim={hidden_dim}"
             )
-        body = body.with_writers(names)
+        body = body.extended(names, parts)
         inputs = graph.input_tensors(tasks)
         filled, real = graph.fill_empty_batches(inputs)
-        encoded = graph.encode(tasks, encoder_groups, body.encoder, filled, real)
+        encoded = graph.encode(tasks, encoder_groups, body, filled, real)
         outputs = {
-            **graph.classify([task for task in tasks if not task.autoregressive], encoded),
+            **graph.classify([task for task in tasks if task.read_from == "encoder"], encoded),
             **graph.decode(writers, decoder_groups, body, filled, encoded),
         }
         # In the order of the tasks, in which the logs list them.
-        names = [task.name for task in tasks]
-        outputs = {n: UnpadEmptyBatch()(outputs[n], inputs[n]["inputs"]) for n in names}
+        outputs = {
+            t.name: UnpadEmptyBatch()(outputs[t.name], inputs[t.rows][next(iter(t.parts))])
+            for t in tasks
+        }
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         # Keras tracks and saves only the layers of the graph: tasks, body and generators are not
         # layers, so that nothing in them is saved a second time.
@@ -309,7 +311,9 @@ class MultiModel(MultiTaskTraining, GrowingModel, SummaryModel):
         """
         tasks = [copy.copy(task) for task in self._tasks.values()]
         for task in tasks:
-            task.inputs, task.targets = clone(task.inputs), clone(task.targets)
+            nets = {part: clone(net) for part, net in task.parts.items()}
+            task.inputs = nets if task.has_parts else nets["inputs"]
+            task.targets = clone(task.targets)
         return {
             "tasks": tasks,
             "hidden_dim": self.body.hidden_dim,

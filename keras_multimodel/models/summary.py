@@ -109,7 +109,8 @@ def _lines(model, line_length):
     rows = [("task", "reads", "writes", *_NUMBERS)]
     for task in tasks:
         numbers = _numbers(_layers_of(task, body))
-        rows.append((task.name, task.inputs.name, task.targets.name, *numbers))
+        reads = ", ".join(net.name for net in task.parts.values())
+        rows.append((task.name, reads, task.targets.name, *numbers))
     by_task = table(rows, "<<<>>>", line_length)
     rows = [("layer", "kind", *_NUMBERS), *_rows(model, tasks, body)]
     # Not what is active per token: a token passes one task.
@@ -124,7 +125,7 @@ def _lines(model, line_length):
 def _rows(model, tasks, body):
     """Returns the rows of all layers; the name of a part of the body ends in a slash."""
     rows = [_row(net) for net in unique_modalities(tasks)]
-    writers = [task.name for task in tasks if task.autoregressive]
+    writers = [task.name for task in tasks if task.read_from == "decoder"]
     for side in (body.encoder, body.mixer, body.decoder) if writers else (body.encoder,):
         rows.append((f"{side.name}/", type(side).__name__, *_numbers([side])))
         layers = side.layers_in_order()
@@ -134,6 +135,10 @@ def _rows(model, tasks, body):
     if writers:
         commands = [body.commands[name] for name in writers]
         rows.append((f"commands ({len(commands)})", "CommandToken", *_numbers(commands, 1)))
+    names = {part: None for task in tasks if task.has_parts for part in task.parts}
+    if names:
+        parts = [body.parts[name] for name in names]
+        rows.append((f"parts ({len(parts)})", "PartEmbedding", *_numbers(parts)))
     if model.task_weighting is not None and model.task_weighting.weights:
         rows.append(_row(model.task_weighting))
     return rows
@@ -153,8 +158,10 @@ def _numbers(layers, used=None):
 
 
 def _layers_of(task, body):
-    layers = [task.inputs, task.targets, body.encoder]
-    if task.autoregressive:
+    layers = [*task.parts.values(), task.targets, body.encoder]
+    if task.has_parts:
+        layers += [body.parts[part] for part in task.parts]
+    if task.read_from == "decoder":
         layers += [body.commands[task.name], body.mixer, body.decoder]
     return layers
 

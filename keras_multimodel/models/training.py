@@ -252,9 +252,14 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
 
         Left to the first step, they would have TensorFlow trace that step twice.
         """
-        shapes = {name: [size or 1 for size in x.shape] for name, x in self.output.items()}
-        y = {name: ops.zeros(shape[:-1], "int32") for name, shape in shapes.items()}
-        y_pred = {name: ops.zeros(shape) for name, shape in shapes.items()}
+        nets = {name: self._tasks[name].targets for name in self.output}
+        y = {
+            name: ops.zeros([1, *(size or 1 for size in net.example_shape)], net.example_dtype)
+            for name, net in nets.items()
+        }
+        y_pred = {
+            name: ops.zeros([size or 1 for size in x.shape]) for name, x in self.output.items()
+        }
         regularized = [w for w in self.trainable_weights if w.regularizer]
         with joint_loss.strategy_scope(self):
             if not self.optimizer.built:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_multimodel.argument_checks import positive_int
-from keras_multimodel.models.task import Task
+from keras_multimodel.models.task import Task, nets_of_batch
 
 
 def check_tasks(tasks: list, hidden_dim: int) -> int:
@@ -41,13 +41,36 @@ def check_tasks(tasks: list, hidden_dim: int) -> int:
         raise ValueError(f"`tasks` must have different names. Received twice: {twice}")
     check_log_keys({task.name: task.metrics() for task in tasks})
     for task in tasks:
-        for argument, net in (("inputs", task.inputs), ("targets", task.targets)):
+        for part, net in (*task.parts.items(), ("targets", task.targets)):
+            argument = f"inputs[{part!r}]" if task.has_parts and part != "targets" else part
             if net.hidden_dim != hidden_dim:
                 raise ValueError(
                     f"`{argument}` of task {task.name!r} must have the model's `hidden_dim`. "
                     f"Received: {argument}.hidden_dim={net.hidden_dim}, hidden_dim={hidden_dim}"
                 )
+    _check_rows(tasks)
     return hidden_dim
+
+
+def _check_rows(tasks):
+    """Checks that tasks with the same rows read the same, and that no task is called like them."""
+    readers: dict[str, Task] = {}
+    for task in tasks:
+        first = readers.setdefault(task.rows, task)
+        same = list(task.parts) == list(first.parts) and all(
+            net is first.parts[part] for part, net in task.parts.items()
+        )
+        if not same or task.has_parts != first.has_parts:
+            raise ValueError(
+                f"`inputs` of tasks with the same `rows` must be the same nets under the same "
+                f"names. Received: rows={task.rows!r} of tasks {first.name!r} and {task.name!r}"
+            )
+    for task in tasks:
+        if task.name in readers and task.rows != task.name:
+            raise ValueError(
+                f"`rows` must not be the name of a task with rows of another name. "
+                f"Received: rows={task.name!r}, and task {task.name!r} has rows={task.rows!r}"
+            )
 
 
 def check_log_keys(metrics: dict[str, Any]) -> None:
@@ -89,9 +112,10 @@ def check_inputs(tasks: dict[str, Task], x: Any) -> None:
     Raises:
         ValueError: naming the task, the key and what was received.
     """
-    _check_keys("x", x, tasks)
-    for name, task in tasks.items():
-        _check_keys(f"x[{name!r}]", x[name], task.input_nets)
+    nets = nets_of_batch(tasks.values())
+    _check_keys("x", x, nets)
+    for name in nets:
+        _check_keys(f"x[{name!r}]", x[name], nets[name])
     for part in _parts(tasks, x):
         _check_array(*part)
 
@@ -114,7 +138,9 @@ def check_targets(tasks: dict[str, Task], y: Any, any_form: Collection[str] = ()
 
 
 def check_values(tasks: dict[str, Task], x: dict, y: dict | None = None) -> None:
-    """Checks that ids are in their vocabulary, and labels among their classes.
+    """Checks that ids are in their vocabulary, labels among their classes, and numbers finite.
+
+    A class of -1 is a gap in the targets, and so is a NaN where `ModalityNet.nan_is_gap` says so.
 
     Args:
         tasks: the model's tasks.
@@ -128,9 +154,14 @@ def check_values(tasks: dict[str, Task], x: dict, y: dict | None = None) -> None
         size = net.num_ids
         if size is not None:
             value = np.asarray(value)
-            wrong = value[(value < 0) | (value >= size)]
+            wrong = value[(value < _least(argument, net)) | (value >= size)]
             if wrong.size:
                 raise ValueError(_range_message(argument, size) + str(int(wrong.ravel()[0])))
+        if net.nan_is_gap:
+            value = np.asarray(value)
+            wrong = value[np.isinf(value)]
+            if wrong.size:
+                raise ValueError(_infinite_message(argument) + str(wrong.ravel()[0]))
 
 
 def check_data(tasks: dict[str, Task], x: Any, y: Any = None, argument: str = "x") -> Any:
@@ -243,10 +274,13 @@ def _assert_values(tf, argument, value, net):
     size = net.num_ids
     if size is not None:
         ids = tf.cast(tf.reshape(value, [-1]), "int64")
-        wrong = tf.logical_or(ids < 0, ids >= size)
+        wrong = tf.logical_or(ids < _least(argument, net), ids >= size)
         first = tf.concat([tf.boolean_mask(ids, wrong), [0]], axis=0)[0]
         message = _range_message(argument, size)
         tf.debugging.Assert(tf.logical_not(tf.reduce_any(wrong)), [message, first])
+    if net.nan_is_gap:
+        infinite = tf.reduce_any(tf.math.is_inf(tf.cast(value, "float32")))
+        tf.debugging.Assert(tf.logical_not(infinite), [_infinite_message(argument), "inf"])
     if None in value.shape[1:]:
         shape = tf.shape(value)
         message = _shape_message(argument, net)
@@ -255,11 +289,21 @@ def _assert_values(tf, argument, value, net):
 
 def _parts(tasks, x, y=None):
     """Yields name for messages, value and modality net of everything in a batch."""
-    for name, task in tasks.items():
-        for key, net in task.input_nets.items():
+    for name, nets in nets_of_batch(tasks.values()).items():
+        for key, net in nets.items():
             yield f"x[{name!r}][{key!r}]", x[name][key], net
-        if y is not None:
+    if y is not None:
+        for name, task in tasks.items():
             yield f"y[{name!r}]", y[name], task.targets
+
+
+def _least(argument, net):
+    """Returns the least id that an array may hold: -1 is a class that is missing, as a target."""
+    return -1 if argument.startswith("y") and not net.autoregressive else 0
+
+
+def _infinite_message(argument):
+    return f"`{argument}` must hold finite numbers, or NaN for a gap. Received: "
 
 
 def _range_message(argument, size):
@@ -272,7 +316,7 @@ def _shape_message(argument, net):
 
 
 def _check_examples(argument, x, y):
-    empty = [name for name in x if 0 in map(len, keras.tree.flatten((x[name], y[name])))]
+    empty = [name for name in x if 0 in map(len, keras.tree.flatten((x[name], y.get(name, []))))]
     if empty:
         raise ValueError(
             f"`{argument}` must hold examples of every task. Received: none of {empty}"
@@ -318,6 +362,10 @@ def _check_array(argument, value, net):
         a is None or (a > 0 if b is None else a == b) for a, b in zip(shape[1:], expected)
     ):
         raise ValueError(f"{_shape_message(argument, net)}{shape}")
+    if net.example_dtype == "bool":
+        if dtype != "bool":
+            raise ValueError(f"`{argument}` must be of the dtype bool. Received: dtype={dtype}")
+        return
     if net.example_dtype.startswith("int") and not dtype.lstrip("u").startswith("int"):
         raise ValueError(f"`{argument}` must be of an integer dtype. Received: dtype={dtype}")
     if not dtype.lstrip("ub").startswith(("int", "float")):  # unsigned, bfloat16; not bool

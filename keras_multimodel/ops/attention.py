@@ -51,6 +51,8 @@ def attention(
 
 def _softmax(scores):
     """Returns the softmax of the last axis, for XLA with its gradient in closed form."""
+    if scores.shape[-1] == 1:
+        return ops.ones_like(scores)  # Keras warns of a softmax of one
     if not under_xla():
         return ops.softmax(scores, axis=-1)
 

@@ -20,7 +20,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
 
     Args:
         logits: float32 `(..., V)`.
-        labels: integers `(...)` from 0 to V - 1.
+        labels: integers `(...)` from 0 to V - 1. Below 0, what is returned has no meaning.
         label_smoothing: `s`; must be 0 if V is 1.
 
     Returns:
@@ -28,7 +28,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
     """
     size = logits.shape[-1]
     rows = ops.reshape(logits, (-1, size))
-    column = ops.cast(ops.reshape(labels, (-1, 1)), "int32")
+    # A gap is below 0: TensorFlow writes to no such column in the gradient.
+    column = ops.maximum(ops.cast(ops.reshape(labels, (-1, 1)), "int32"), 0)
     low = label_smoothing / max(1, size - 1)
     high = 1.0 - label_smoothing
 

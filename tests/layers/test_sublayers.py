@@ -14,8 +14,11 @@ from keras_multimodel.layers import (
     ConvBlock,
     FeedForward,
     ImageModality,
+    LabelsModality,
     ModalityNet,
     MoELayer,
+    NumberModality,
+    SeriesModality,
     TextModality,
     TopKRouter,
 )
@@ -77,6 +80,9 @@ CALLS = {
     "experts": (lambda x: MoELayer(WIDTH, 4, router=TopKRouter(4, 2))(x), (5, WIDTH), "float32"),
     "feed_forward": (lambda x: FeedForward(WIDTH, 12)(x), (5, WIDTH), "float32"),
     "image": (lambda x: ImageModality(WIDTH, (8, 8, 1), num_blocks=1)(x), (8, 8, 1), "float32"),
+    "labels_write": (lambda x: LabelsModality(3, WIDTH)(x, reverse=True), (5, WIDTH), "float32"),
+    "numbers_write": (lambda x: NumberModality(WIDTH, 2)(x, reverse=True), (5, WIDTH), "float32"),
+    "series": (lambda x: SeriesModality(WIDTH, 2)(x), (5, 4), "float32"),
     "of_a_user": (lambda x: VectorModality(WIDTH)(x), (5, 4), "float32"),
     "text": (lambda x: TextModality(7, WIDTH)(x), (5,), "int32"),
 }

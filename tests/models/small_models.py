@@ -10,7 +10,10 @@ from keras_multimodel.layers import (
     CategoryModality,
     ConvBlock,
     ImageModality,
+    LabelsModality,
     MoELayer,
+    NumberModality,
+    SeriesModality,
     TextModality,
 )
 
@@ -81,8 +84,16 @@ def make_batch(tasks, lengths=(6, 3, 5), seed: int = 0) -> tuple[dict, dict]:
             y[task.name] = ids(rng, shifted, task.targets.vocabulary_size)
             x[task.name]["targets"] = y[task.name]
         else:
-            y[task.name] = rng.integers(0, task.targets.num_classes, len(lengths)).astype("int32")
+            y[task.name] = _target(task.targets, rng, len(lengths))
     return x, y
+
+
+def _target(net, rng, rows):
+    if isinstance(net, CategoryModality):
+        return rng.integers(0, net.num_classes, rows).astype("int32")
+    y = _example(net, rng, [1] * rows)
+    y[-1] = np.nan  # a gap
+    return y
 
 
 def _example(net, rng, lengths):
@@ -90,8 +101,17 @@ def _example(net, rng, lengths):
         return ids(rng, lengths, net.vocabulary_size)
     if isinstance(net, ImageModality):
         return rng.integers(0, 256, (len(lengths), *net.image_shape)).astype("uint8")
+    if isinstance(net, NumberModality):
+        return rng.normal(size=(len(lengths), net.size)).astype("float32")
+    if isinstance(net, LabelsModality):
+        return rng.integers(0, 2, (len(lengths), net.num_labels)).astype("float32")
+    if isinstance(net, SeriesModality):
+        series = rng.normal(size=(len(lengths), max(lengths), net.channels))
+        known = np.arange(max(lengths)) < np.array(lengths)[:, None]
+        known = np.repeat(known[..., None], net.channels, axis=2)
+        return np.concatenate([series * known, known], axis=2).astype("float32")
     if not isinstance(net, AudioModality) or net.num_bins:
-        raise ValueError(f"`net` must be one that reads text, images or waveforms. Received: {net}")
+        raise ValueError(f"`net` must be one that has examples here. Received: {net}")
     audio = np.zeros((len(lengths), 4 * max(lengths)), "float32")
     for row, n in zip(audio, lengths):
         row[: 4 * n] = rng.normal(size=4 * n)

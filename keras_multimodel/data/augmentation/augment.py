@@ -7,13 +7,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_multimodel.argument_checks import integer
+from keras_multimodel.data.augmentation.drop_inputs import DropInputs
 from keras_multimodel.data.checks import check_steps
 from keras_multimodel.data.mixing.mixture import Mixture, Position
+
+Transform = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def augment(
     dataset: tf.data.Dataset,
-    transforms: Mapping[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]],
+    transforms: Mapping[str, Transform | Mapping[str, Transform]],
     seed: int = 0,
     position: Position | None = None,
 ) -> tf.data.Dataset:
@@ -29,7 +32,9 @@ def augment(
 
     Args:
         dataset: steps `(x, y)`, as `mix` and `batch` return them.
-        transforms: task -> transform of its inputs.
+        transforms: task -> transform of its inputs. For rows of several parts, their name -> dict
+            from parts to transforms, or a `DropInputs`; the latter's key in such a dict is
+            `"given"`.
         seed: of all random numbers.
         position: the one that `mix` was given, if any: a training that is resumed then makes the
             changes that it would have made without the interruption.
@@ -52,11 +57,7 @@ def augment(
     ```
     """
     check_steps("dataset", dataset, "(x, y) as `kmm.data.mix` and `kmm.data.batch` return them")
-    tasks = dataset.element_spec[0]
-    if not isinstance(transforms, Mapping) or not set(transforms) <= set(tasks):
-        expected = f"`transforms` must map tasks of `dataset` to functions: {', '.join(tasks)}"
-        raise ValueError(f"{expected}. Received: transforms={transforms!r}")
-    changes = {task: _traced(task, f, tasks[task]["inputs"]) for task, f in transforms.items()}
+    changes = _changes(dataset.element_spec[0], transforms)
     seed = integer("seed", seed)
     if not isinstance(position, Position | None):
         expected = "`position` must be a `kmm.data.Position` or None"
@@ -76,12 +77,13 @@ def augment(
         def change(step, element):
             x, *rest = element
             x = dict(x)
-            for task, change_one in changes.items():
+            for (task, part), change_one in changes.items():
                 # By name: another task in `transforms` changes nothing for this one.
-                number = tf.constant(zlib.crc32(task.encode()), tf.int64)
+                name = task if part == "inputs" else f"{task}.{part}"
+                number = tf.constant(zlib.crc32(name.encode()), tf.int64)
                 key = tf.random.fold_in(epoch_key, number)
                 key = tf.random.fold_in(key, step)
-                x[task] = {**x[task], "inputs": _change_rows(change_one, x[task]["inputs"], key)}
+                x[task] = {**x[task], part: _change_rows(change_one, x[task][part], key)}
             return (x, *rest)
 
         steps = dataset.enumerate(tf.ensure_shape(first, ()))
@@ -96,12 +98,30 @@ def augment(
     return Mixture(changed, size, num_shapes).prefetch(2)
 
 
-def _traced(task, transform, spec):
+def _changes(tasks, transforms):
+    """Returns (task, part) -> function of one example and its seed, checked."""
+    if not isinstance(transforms, Mapping) or not set(transforms) <= set(tasks):
+        expected = f"`transforms` must map tasks of `dataset` to functions: {', '.join(tasks)}"
+        raise ValueError(f"{expected}. Received: transforms={transforms!r}")
+    changes = {}
+    for task, of_task in transforms.items():
+        if not isinstance(of_task, Mapping):
+            of_task = {"given" if isinstance(of_task, DropInputs) else "inputs": of_task}
+        if not set(of_task) <= set(tasks[task]):
+            expected = f"`transforms['{task}']` must be for parts of {list(tasks[task])}"
+            raise ValueError(f"{expected}. Received: {list(of_task)}")
+        for part, f in of_task.items():
+            argument = f"transforms['{task}']" + f"['{part}']" * (part != "inputs")
+            changes[task, part] = _traced(argument, f, tasks[task][part])
+    return changes
+
+
+def _traced(argument, transform, spec):
     """Returns the transform as a function of one example and its seed, int32 `(2,)`, checked."""
     # Traced here and not by `tf.map_fn`, where an error would leave TensorFlow's variable scope
     # open: no strategy could be entered any more.
     if not callable(transform):
-        expected = f"`transforms['{task}']` must be a function"
+        expected = f"`{argument}` must be a function"
         raise ValueError(f"{expected}. Received: {type(transform).__name__}")
     shape = spec.shape[1:]
     changed = tf.function(transform, autograph=False).get_concrete_function(
@@ -112,7 +132,7 @@ def _traced(task, transform, spec):
     if not is_array or output.dtype != spec.dtype or not output.shape.is_compatible_with(shape):
         received = f"shape={output.shape}, dtype={output.dtype.name}" if is_array else output
         raise ValueError(
-            f"`transforms['{task}']` must keep the shape {shape} and the dtype {spec.dtype.name} "
+            f"`{argument}` must keep the shape {shape} and the dtype {spec.dtype.name} "
             f"of an example. Received: {received}"
         )
     return changed

@@ -1,12 +1,14 @@
 """From raw examples to the arrays that a model reads, without the bad ones."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_multimodel import user_warnings
 from keras_multimodel.argument_checks import one_of
-from keras_multimodel.data.checks import check_examples
+from keras_multimodel.data.checks import TARGETS_OF, check_examples
 from keras_multimodel.data.encoding.bad_examples import (
     BadExampleError,
     BadExamples,
@@ -15,8 +17,6 @@ from keras_multimodel.data.encoding.bad_examples import (
     require,
 )
 from keras_multimodel.data.preprocessing.text import END_ID
-
-_SIDES = ("inputs", "targets")
 
 
 def encode(
@@ -29,6 +29,12 @@ def encode(
 ) -> tf.data.Dataset:
     """Turns raw examples into the arrays that a task's modality nets read, and finds bad ones.
 
+    A task that reads several parts takes raw examples whose `"inputs"` are a dict of them. A part
+    is missing where it is NaN, an empty text, or an array without a value; so is the target of such
+    a task. Encoded, such an example is flat: an array for each part, `"given"`, bool `(parts,)`,
+    and `"targets"`. Tasks that read the same rows are encoded together: pass a list of them, and
+    raw examples whose `"targets"` are a dict by task; the targets come under `"targets.<task>"`.
+
     An example is bad if: its file is broken or cannot be read; its audio is silent (all samples are
     equal); a value is not finite; an array or a text is empty; a number or a name is not a class; a
     tree does not close; its row lacks columns; a preprocessor raises an error for it; or, with
@@ -38,8 +44,8 @@ def encode(
         dataset: raw examples `{"inputs": ..., "targets": ...}`, as `kmm.datasets.load` returns
             them. They may also have a `"source"`, such as `"pairs.tsv:17"`, for messages, and a
             `"problem"` of the form `"reason: message"`, empty for good examples.
-        task: a `Task`; the preprocessors of `task.inputs` and `task.targets` are used. Where there
-            is none, the value stays as it is.
+        task: a `Task`, or a list of tasks with the same `rows`; the preprocessors of their nets are
+            used. Where there is none, the value stays as it is.
         cache: whether to keep the encoded examples in memory after the first pass.
         on_bad: `"raise"`: the first bad example ends the iteration with a `tf.errors.OpError` that
             names the task, the source or the number of the example, and what is wrong. `"skip"`:
@@ -71,15 +77,24 @@ def encode(
     ```
     """
     check_examples("dataset", dataset, optional=("source", "problem"))
-    if not hasattr(task, "inputs") or not hasattr(task, "targets"):
-        raise ValueError(f"`task` must be a `kmm.Task`. Received: task={task!r}")
+    tasks = list(task) if isinstance(task, list | tuple) else [task]
+    for one in tasks:
+        if not hasattr(one, "inputs") or not hasattr(one, "targets"):
+            raise ValueError(f"`task` must be a `kmm.Task`. Received: task={task!r}")
     one_of("on_bad", on_bad, ("raise", "skip"))
     one_of("on_long", on_long, ("cut", "bad"))
     if not isinstance(report, BadExamples | None):
         raise ValueError(f"`report` must be a BadExamples or None. Received: report={report!r}")
     report = BadExamples() if report is None else report
     spec = dataset.element_spec
-    encoder = ExampleEncoder(task, cut=on_long == "cut")
+    own = getattr(tasks[0], "name", "the task")
+    name = getattr(tasks[0], "rows", own)
+    cut = on_long == "cut"
+    of_rows = isinstance(tasks[0].inputs, Mapping) or name != own
+    if of_rows or isinstance(task, list | tuple):
+        encoder: Any = RowEncoder(tasks, cut, spec, by_task=isinstance(task, list | tuple))
+    else:
+        encoder = ExampleEncoder(task, cut)
     this_data = object()  # numbers of examples mean something within one data set only
 
     def explain(number, *arrays):
@@ -87,14 +102,14 @@ def encode(
         tensors = [tf.convert_to_tensor(a, s.dtype) for a, s in zip(arrays, specs, strict=True)]
         example = tf.nest.pack_sequence_as(spec, tensors)
         error = encoder.why_bad(example)
-        named = place = f"example {number} of {task.name}"
+        named = place = f"example {number} of {name}"
         key = (this_data, int(number))
         if "source" in example:
             key = place = example["source"].numpy().decode("utf-8", "replace")
             named = f"{named}, {place}"
         if on_bad == "raise":
             raise BadExampleError(error.reason, f"{named}: {error.reason}. {error}") from None
-        report.add(key, place, error.reason, str(error), task.name)
+        report.add(key, place, error.reason, str(error), name)
 
     # The graph says only that an example failed: `explain` encodes it again, eagerly, to say why.
     encoded = map_or_explain(dataset, encoder, explain)
@@ -131,20 +146,18 @@ class ExampleEncoder:
     """
 
     def __init__(self, task: Any, cut: bool):
-        self._nets = {"inputs": task.inputs, "targets": task.targets}
-        self._preprocessors = {side: net.preprocessor for side, net in self._nets.items()}
-        self._limits: dict[str, int | None] = dict.fromkeys(_SIDES)
-        if not cut:
-            limits = {"inputs": task.max_input_length, "targets": task.max_target_length}
-            for side, preprocessor in self._preprocessors.items():
-                lengths = (limits[side], getattr(preprocessor, "max_length", None))
-                self._limits[side] = min((n for n in lengths if n is not None), default=None)
-                if getattr(preprocessor, "max_length", None) is not None:
-                    # What is cut cannot be measured any more.
-                    self._preprocessors[side] = preprocessor.unlimited()
+        limits = {"inputs": task.max_input_length, "targets": task.max_target_length}
+        nets = {"inputs": task.inputs, "targets": task.targets}
+        self._sides = {
+            side: SideEncoder(side, net, None if cut else limits[side], cut)
+            for side, net in nets.items()
+        }
 
     def __call__(self, example: dict) -> dict[str, tf.Tensor]:
-        return {side: self._encode(side, _without_problem(example, side)) for side in _SIDES}
+        return {
+            side: encoder(_without_problem(example, example[side]))
+            for side, encoder in self._sides.items()
+        }
 
     def why_bad(self, example: dict) -> BadExampleError:
         """Returns the error of an example, eagerly.
@@ -152,33 +165,68 @@ class ExampleEncoder:
         Args:
             example: a raw example for which the call failed in a graph.
         """
-        try:
-            self(example)
-        except BadExampleError as error:
-            return error
-        except UnicodeError as error:
-            return BadExampleError("not UTF-8", str(error))
-        except ValueError as error:
-            return BadExampleError(str(error).partition(" Received: ")[0], str(error))
-        except Exception as error:
-            # Whatever a preprocessor of the user's raises: the class says more than the message.
-            return BadExampleError("preprocessor failed", f"{type(error).__name__}: {error}")
-        return BadExampleError("failed once", "The example could be encoded only when tried again.")
+        return _why_bad(self, example)
 
-    def _encode(self, side, raw):
-        preprocessor = self._preprocessors[side]
+
+def _why_bad(encoder, example):
+    try:
+        encoder(example)
+    except BadExampleError as error:
+        return error
+    except UnicodeError as error:
+        return BadExampleError("not UTF-8", str(error))
+    except ValueError as error:
+        return BadExampleError(str(error).partition(" Received: ")[0], str(error))
+    except Exception as error:
+        # Whatever a preprocessor of the user's raises: the class says more than the message.
+        return BadExampleError("preprocessor failed", f"{type(error).__name__}: {error}")
+    return BadExampleError("failed once", "The example could be encoded only when tried again.")
+
+
+class SideEncoder:
+    """Encodes one raw value for one net, and refuses a bad one.
+
+    Args:
+        name: of the value, for messages.
+        net: the modality net.
+        limit: most positions, or None.
+        cut: whether a preprocessor with a `max_length` cuts what is longer.
+
+    Call arguments:
+        raw: the raw value.
+
+    Returns:
+        The array.
+
+    Raises:
+        BadExampleError: as for `ExampleEncoder`.
+    """
+
+    def __init__(self, name: str, net: Any, limit: int | None, cut: bool):
+        self.name = name
+        self.net = net
+        self._preprocessor = net.preprocessor
+        longest = getattr(net.preprocessor, "max_length", None)
+        self._limit = limit
+        if not cut and longest is not None:
+            self._limit = longest if limit is None else min(limit, longest)
+            # What is cut cannot be measured any more.
+            self._preprocessor = net.preprocessor.unlimited()
+
+    def __call__(self, raw: Any) -> tf.Tensor:
+        preprocessor = self._preprocessor
         # A plain function as a preprocessor has no form that refuses more.
         array = raw if preprocessor is None else getattr(preprocessor, "strict", preprocessor)(raw)
-        for good, reason, explain in self._conditions(side, array):
+        for good, reason, explain in self._conditions(array):
             array = require(array, good, reason, explain)
         return array
 
-    def _conditions(self, side, array):
+    def _conditions(self, array):
         """Yields what an array must fulfill: a condition, what is wrong if not, and the message.
 
         An error ends the loop, so that a condition may rely on those before it.
         """
-        rank, limit, net = array.shape.rank, self._limits[side], self._nets[side]
+        rank, limit, net, side = array.shape.rank, self._limit, self.net, self.name
         if limit is not None and rank:
             length = tf.shape(array)[0]
             expected = f"`{side}` must have at most {limit} positions"
@@ -189,12 +237,17 @@ class ExampleEncoder:
             yield tf.size(array) > 0, "empty", lambda: some + str(tuple(array.shape))
         if array.dtype.is_floating:
             finite = f"`{side}` must be finite numbers. Received: some that are NaN or infinite"
-            yield tf.reduce_all(tf.math.is_finite(array)), "not finite", lambda: finite
+            good = tf.math.is_finite(array)
+            if getattr(net, "nan_is_gap", False):
+                good |= tf.math.is_nan(array)
+            yield tf.reduce_all(good), "not finite", lambda: finite
 
         def received(expected):
             return lambda: f"`{side}` must {expected}. Received: {side}={array.numpy()}"
 
-        if rank == 1 and array.dtype != tf.string:
+        # A vector of a fixed size, such as numbers, has no padding.
+        is_sequence = None in getattr(net, "example_shape", (None,))
+        if rank == 1 and is_sequence and array.dtype != tf.string:
             is_content = array != 0
             if array.dtype.is_integer:
                 is_content &= array != END_ID
@@ -206,11 +259,131 @@ class ExampleEncoder:
             yield inside, reason, received(f"be from 0 to {size - 1}")
 
 
-def _without_problem(example, side):
-    """Returns one side of an example, unless its reader found something wrong."""
+def _without_problem(example, value):
+    """Returns a part of an example, unless its reader found something wrong."""
     problem = example.get("problem")
     if problem is None:
-        return example[side]
+        return value
     text = problem.numpy().decode("utf-8", "replace") if tf.executing_eagerly() else ""
     reason, _, message = text.partition(": ")
-    return require(example[side], tf.equal(problem, ""), reason, lambda: message)
+    return require(value, tf.equal(problem, ""), reason, lambda: message)
+
+
+class RowEncoder:
+    """Turns a raw row into flat arrays, eagerly or in a graph; any part or target may be missing.
+
+    Args:
+        tasks: the tasks that read these rows.
+        cut: as for `ExampleEncoder`.
+        spec: of a raw example.
+        by_task: whether raw targets are a dict by task.
+
+    Call arguments:
+        example: dict of `inputs`, a dict of parts, `targets` and, optionally, `problem`.
+
+    Returns:
+        Dict of the parts, `given`, and `targets` or, of several tasks, `targets.<task>`.
+
+    Raises:
+        BadExampleError: as for `ExampleEncoder`, or the row has none of its parts.
+        ValueError: the raw examples lack a part or a target, or have an unknown one.
+    """
+
+    def __init__(self, tasks: list, cut: bool, spec: dict, by_task: bool):
+        task, limit = tasks[0], None if cut else tasks[0].max_input_length
+        self._has_parts = isinstance(task.inputs, Mapping)
+        nets = task.inputs if self._has_parts else {"inputs": task.inputs}
+        inputs = spec["inputs"] if self._has_parts else {"inputs": spec["inputs"]}
+        _check_keys("inputs", inputs, nets)
+        self._parts = {}
+        for part, net in nets.items():
+            side = SideEncoder(part, net, limit if _is_sequence(net) else None, cut)
+            self._parts[part] = _OrGap(side, inputs[part], 0)
+        named = by_task or task.rows != task.name
+        targets = spec["targets"] if by_task else {task.name: spec["targets"]}
+        _check_keys("targets", targets, [one.name for one in tasks])
+        self._by_task = by_task
+        self._targets = {}
+        for one in tasks:
+            limit = None if cut else one.max_target_length
+            key = f"{TARGETS_OF}{one.name}" if named else "targets"
+            side = SideEncoder(key, one.targets, limit if one.autoregressive else None, cut)
+            filler = 0 if one.autoregressive else -1 if one.targets.num_ids else np.nan
+            self._targets[key] = one.name, _OrGap(side, targets[one.name], filler)
+
+    def __call__(self, example: dict) -> dict[str, tf.Tensor]:
+        inputs = example["inputs"] if self._has_parts else {"inputs": example["inputs"]}
+        targets = example["targets"]
+        arrays, given = {}, []
+        for part, encoder in self._parts.items():
+            arrays[part], known = encoder(_without_problem(example, inputs[part]))
+            given.append(known)
+        given = tf.stack(given)
+        message = f"a row must have at least one of {list(self._parts)}. Received: none"
+        given = require(given, tf.reduce_any(given), "no input", lambda: message)
+        if self._has_parts:
+            arrays["given"] = given
+        else:
+            with tf.control_dependencies([given]):
+                arrays = {part: tf.identity(array) for part, array in arrays.items()}
+        for key, (name, encoder) in self._targets.items():
+            arrays[key], _ = encoder(targets[name] if self._by_task else targets)
+        return arrays
+
+    def why_bad(self, example: dict) -> BadExampleError:
+        """Returns the error of an example, eagerly; see `ExampleEncoder.why_bad`."""
+        return _why_bad(self, example)
+
+
+class _OrGap:
+    """Encodes a raw value, or returns an array that stands for one that is missing.
+
+    Args:
+        encoder: what encodes a value that is there.
+        spec: of the raw value.
+        filler: value of the array where there is none.
+    """
+
+    def __init__(self, encoder: SideEncoder, spec: tf.TensorSpec, filler: float):
+        self._encoder = encoder
+        # The branches of a condition must agree in what they return: traced once to learn it.
+        encode = tf.function(encoder, autograph=False, reduce_retracing=True)
+        self._spec = encode.get_concrete_function(
+            tf.TensorSpec(spec.shape, spec.dtype)
+        ).structured_outputs
+        self._filler = filler
+
+    def __call__(self, raw):
+        """Returns the array, and whether the value is there."""
+        known = tf.logical_not(_is_gap(raw))
+        shape = [size or 1 for size in self._spec.shape.as_list()]
+
+        def missing():
+            return tf.fill(shape, tf.cast(self._filler, self._spec.dtype))
+
+        if tf.executing_eagerly():
+            return (self._encoder(raw) if known else missing()), known
+        array = tf.cond(known, lambda: self._encoder(raw), missing)
+        return tf.ensure_shape(array, self._spec.shape), known
+
+
+def _is_gap(raw):
+    """Returns whether a raw value stands for one that is missing, a bool scalar."""
+    if raw.dtype == tf.string and raw.shape.rank == 0:
+        return tf.equal(tf.strings.length(tf.strings.strip(raw)), 0)
+    if raw.dtype.is_floating:
+        return tf.reduce_all(tf.math.is_nan(raw))
+    return tf.equal(tf.size(raw), 0)
+
+
+def _is_sequence(net):
+    return net.example_shape[:1] == (None,) and None not in net.example_shape[1:]
+
+
+def _check_keys(side, given, expected):
+    if not isinstance(given, Mapping) or set(given) != set(expected):
+        received = list(given) if isinstance(given, Mapping) else given
+        raise ValueError(
+            f"`dataset` must have elements whose {side!r} are a dict with the keys "
+            f"{list(expected)}. Received: {received}"
+        )

@@ -40,7 +40,9 @@ def classed_batches(
     Raises:
         ValueError: `lengths` is not valid, or too small for an example.
     """
-    num_classes, allowed = parse_lengths(lengths, list(datasets))
+    num_classes, allowed = parse_lengths(
+        lengths, {name: sorted(data.element_spec) for name, data in datasets.items()}
+    )
     tasks = {
         name: measure(name, data, rows.get(name, 0), budgets.get(name, 0), allowed.get(name, {}))
         for name, data in datasets.items()
@@ -89,7 +91,7 @@ def ordered_batches(
     Raises:
         ValueError: `lengths` is not valid, or too small for an example.
     """
-    num_classes, allowed = parse_lengths(lengths, [name])
+    num_classes, allowed = parse_lengths(lengths, {name: sorted(dataset.element_spec)})
     task = measure(name, dataset, rows, 0, allowed.get(name, {}))
     shapes = classify({"": task}, num_classes)[""].shapes
     columns = [[shape[part][axis] for part, axis in task.axes] for shape in shapes]

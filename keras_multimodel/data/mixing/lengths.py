@@ -10,7 +10,7 @@ short examples are seen together with the short ones of the others, and about as
 ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,13 +68,13 @@ class TaskLengths(NamedTuple):
 
 
 def parse_lengths(
-    lengths: int | str | Mapping[str, Any], names: Sequence[str]
+    lengths: int | str | Mapping[str, Any], names: Sequence[str] | Mapping[str, Iterable[str]]
 ) -> tuple[int, dict[str, dict]]:
     """Returns the number of classes, and the lengths that are allowed.
 
     Args:
         lengths: the argument of `kmm.data.mix`, not `"dynamic"`.
-        names: the tasks.
+        names: the tasks, and the parts of their examples if these are not `PARTS`.
 
     Returns:
         The number, and task -> part -> lengths in ascending order.
@@ -94,18 +94,21 @@ def parse_lengths(
             f"`lengths` must have tasks of `datasets`: {', '.join(names)}. "
             f"Received: lengths={lengths}"
         )
-    allowed = {name: _allowed(f"lengths[{name!r}]", value) for name, value in lengths.items()}
+    parts = names if isinstance(names, Mapping) else dict.fromkeys(names, PARTS)
+    allowed = {
+        name: _allowed(f"lengths[{name!r}]", value, [*parts[name]])
+        for name, value in lengths.items()
+    }
     return max(len(some) for parts in allowed.values() for some in parts.values()), allowed
 
 
-def _allowed(argument, value):
+def _allowed(argument, value, parts):
     if isinstance(value, Mapping):
-        if not value or not set(value) <= set(PARTS):
-            raise ValueError(
-                f"`{argument}` must have the keys 'inputs', 'targets'. Received: {value}"
-            )
+        if not value or not set(value) <= set(parts):
+            expected = ", ".join(map(repr, parts))
+            raise ValueError(f"`{argument}` must have the keys {expected}. Received: {value}")
         return {part: _ascending(f"{argument}[{part!r}]", some) for part, some in value.items()}
-    return dict.fromkeys(PARTS, _ascending(argument, value))
+    return dict.fromkeys(parts, _ascending(argument, value))
 
 
 def _ascending(argument, value):

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_multimodel.argument_checks import integer, positive_int
-from keras_multimodel.data.checks import check_encoded
+from keras_multimodel.data.checks import TARGETS_OF, check_encoded, is_target
 from keras_multimodel.data.mixing.classed_batches import classed_batches, ordered_batches
 from keras_multimodel.data.mixing.mixture import EpochReader, Mixture, Position
 from keras_multimodel.data.mixing.schedules.adaptive import Adaptive
@@ -38,7 +38,8 @@ def mix(
 
     An element is `(x, y)`: `x[task]` has `"inputs"`, and `"targets"` where targets are sequences;
     `y[task]` has the targets. Within a task, examples are padded with 0, see `lengths`. Tasks that
-    a step does not train have no rows in it.
+    a step does not train have no rows in it. Rows of several parts have an array for each part, and
+    `"given"`, see `encode`; a data set of rows that several tasks read has the name of the rows.
 
     Without `steps`, an epoch of joint steps ends when every example has been seen at least once:
     after the most steps that a data set needs for one pass. Smaller data sets are repeated
@@ -56,7 +57,7 @@ def mix(
     parallel calls while reading is off: `tf.data.AUTOTUNE` means as many calls as there are cores.
 
     Args:
-        datasets: task name -> encoded examples (see `encode`).
+        datasets: task name, or name of rows, -> encoded examples (see `encode`).
         batch_size: examples in a step. Where a step holds all tasks, it is split evenly; the first
             tasks take what remains.
         shares: task name -> examples in a step, instead of `batch_size`.
@@ -333,10 +334,13 @@ def _checked_shares(names, batch_size, shares):
 def _to_model(batches):
     x, y = {}, {}
     for name, examples in batches.items():
-        x[name] = {"inputs": examples["inputs"]}
-        if examples["targets"].shape.rank > 1:
-            x[name]["targets"] = examples["targets"]
-        y[name] = examples["targets"]
+        x[name] = {key: array for key, array in examples.items() if not is_target(key)}
+        for key in filter(is_target, examples):
+            task = key.removeprefix(TARGETS_OF) if key != "targets" else name
+            y[task] = examples[key]
+            # Sequences of ids are read too. Vectors, such as numbers, are floats.
+            if y[task].shape.rank > 1 and y[task].dtype.is_integer:
+                x.setdefault(task, {})["targets"] = y[task]
     return x, y
 
 
@@ -349,18 +353,25 @@ def _check_datasets(datasets: Any):
         )
     for name, dataset in datasets.items():
         check_encoded(f"datasets['{name}']", dataset)
-        targets = dataset.element_spec["targets"]
-        if targets.shape.rank not in (0, 1) or not targets.dtype.is_integer:
-            raise ValueError(
-                f"`datasets['{name}']` must have targets that are one class or a sequence of ids. "
-                f"Received: targets={targets}"
-            )
+        for key in filter(is_target, dataset.element_spec):
+            _check_target(name, dataset.element_spec[key])
         size = int(dataset.cardinality())
         if size == tf.data.UNKNOWN_CARDINALITY:
             # Now, since an endless repetition of nothing would never yield a first step.
             size = sum(1 for _ in dataset.take(1))
         if size == 0:
             raise ValueError(f"`datasets['{name}']` must not be empty. Received: 0 examples")
+
+
+def _check_target(name, targets):
+    is_ids = targets.shape.rank in (0, 1) and targets.dtype.is_integer
+    # Numbers and labels: of floats, which `_to_model` tells from ids.
+    is_vector = targets.dtype.is_floating and targets.shape.rank == 1
+    if not is_ids and not (is_vector and targets.shape[0] is not None):
+        raise ValueError(
+            f"`datasets['{name}']` must have targets that are one class or a sequence of ids, "
+            f"or a float vector of a fixed size. Received: targets={targets}"
+        )
 
 
 def _check_helpers(schedule, position):

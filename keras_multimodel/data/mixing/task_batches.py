@@ -146,7 +146,7 @@ def variable_axes(spec: Mapping[str, tf.TensorSpec]) -> list[tuple[str, int]]:
     """Returns part and number of each axis of an example that varies in size."""
     return [
         (part, axis)
-        for part in PARTS
+        for part in sorted(spec)
         for axis, size in enumerate(spec[part].shape.as_list())
         if size is None
     ]
@@ -174,12 +174,13 @@ def bucketed_batches(
     measured = dataset.map(lambda example: _lengths(example, element_spec)).batch(1024)
     lengths = np.concatenate(list(measured.as_numpy_iterator()))
     number = int(lengths.sum(axis=1).argmax())
-    inputs, targets = lengths[number].tolist()
-    if inputs + targets > token_budget:
+    longest = dict(zip(sorted(element_spec), lengths[number].tolist()))
+    if sum(longest.values()) > token_budget:
+        parts = " and ".join(f"{length} of {part}" for part, length in longest.items())
         raise ValueError(
             f"`token_budget` must be at least the length of every example of `datasets['{name}']`. "
             f"Received: token_budget={token_budget}, but example {number} has a length of "
-            f"{inputs + targets}: {inputs} of inputs and {targets} of targets"
+            f"{sum(longest.values())}: {parts}"
         )
     buckets = make_buckets(lengths, token_budget)
     num_batches = sum(math.ceil(bucket.size / bucket.rows) for bucket in buckets)
@@ -213,17 +214,17 @@ def bucketed_batches(
 
 
 class Bucket(NamedTuple):
-    """The examples whose lengths lie in `(low, high]`, for inputs and targets.
+    """The examples whose lengths lie in `(low, high]`, for each of their parts.
 
     Attributes:
-        low: the lengths of inputs and targets that are just too short.
+        low: the lengths of the parts, such as inputs and targets, that are just too short.
         high: the greatest lengths.
         size: number of examples.
         rows: the most examples of a batch.
     """
 
-    low: tuple[int, int]
-    high: tuple[int, int]
+    low: tuple[int, ...]
+    high: tuple[int, ...]
     size: int
     rows: int
 
@@ -235,7 +236,7 @@ def make_buckets(lengths: np.ndarray, token_budget: int) -> list[Bucket]:
     part again, as long as a part has much padding and both halves fill a batch.
 
     Args:
-        lengths: `(examples, 2)`, of inputs and of targets.
+        lengths: `(examples, parts)`, of inputs and of targets.
         token_budget: the most positions of a padded batch.
 
     Returns:
@@ -257,7 +258,7 @@ def make_buckets(lengths: np.ndarray, token_budget: int) -> list[Bucket]:
         split(lengths[~below], [length if i == axis else end for i, end in enumerate(low)], high)
 
     # From -1, since an example of fixed size counts as one of length 0.
-    split(lengths, [-1, -1], [_NO_LIMIT, _NO_LIMIT])
+    split(lengths, [-1] * lengths.shape[1], [_NO_LIMIT] * lengths.shape[1])
     return buckets
 
 
@@ -266,10 +267,10 @@ def _best_cut(lengths, token_budget):
     best, saved = None, 0
     longest = lengths.max(axis=0)
     rows = token_budget // max(int(longest.sum()), 1)
-    for axis in (0, 1):
+    for axis in range(len(longest)):
         places, counts = np.unique(lengths[:, axis], return_counts=True)
         places, below = places[:-1], np.cumsum(counts)[:-1]
-        rows_below = token_budget // np.maximum(places + longest[1 - axis], 1)
+        rows_below = token_budget // np.maximum(places + longest.sum() - longest[axis], 1)
         fills = (below >= rows_below) & (len(lengths) - below >= rows)
         gains = np.where(fills, below * (longest[axis] - places), 0)
         if gains.size and gains.max() > saved:
@@ -279,10 +280,12 @@ def _best_cut(lengths, token_budget):
 
 
 def _lengths(example, spec):
-    """Returns the int32 lengths `(2,)` of inputs and targets, 0 for what has a fixed size."""
-    return tf.stack(
-        [tf.shape(example[key])[0] if has_length(spec[key]) else tf.constant(0) for key in PARTS]
-    )
+    """Returns the int32 lengths `(parts,)` of an example, 0 for what has a fixed size."""
+    lengths = [
+        tf.shape(example[key])[0] if has_length(spec[key]) else tf.constant(0)
+        for key in sorted(spec)
+    ]
+    return tf.stack(lengths)
 
 
 def _endless_passes(dataset, pass_seed, first_pass, buffer_size, apply=None):

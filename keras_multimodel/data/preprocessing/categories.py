@@ -1,4 +1,4 @@
-"""Classes and their names."""
+"""Classes and labels, and their names."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -85,3 +85,69 @@ class CategoryPreprocessor(Preprocessor):
 def _plain(raw):
     value = raw.numpy()
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else int(value)
+
+
+@keras.saving.register_keras_serializable(package="keras_multimodel")
+class LabelsPreprocessor(Preprocessor):
+    """Turns the labels that an example has into float32 ones and zeros, and back into names.
+
+    Args:
+        names: the names of all labels, in the order of their numbers.
+        separator: stands between the labels in a text.
+
+    Call arguments:
+        raw: a list of names, or a text such as `"red|large"`, empty for none.
+
+    Returns:
+        float32 `(len(names),)`, 1 at the labels of the example.
+
+    Raises:
+        ValueError: `names` is empty or has a name twice, or `raw` has a name that is no label.
+            Inside `tf.data` a wrong name raises `tf.errors.InvalidArgumentError`.
+
+    Example:
+
+    ```python
+    labels = kmm.data.LabelsPreprocessor(["red", "large", "new"])
+    labels("red|new")  # [1, 0, 1]
+    labels.decode(np.array([0, 1, 1]))  # ["large", "new"]
+    ```
+    """
+
+    def __init__(self, names: Iterable[str], separator: str = "|"):
+        self.names = CategoryPreprocessor(names).names
+        if not isinstance(separator, str) or not separator:
+            expected = "`separator` must be a text that is not empty"
+            raise ValueError(f"{expected}. Received: separator={separator!r}")
+        self.separator = separator
+
+    def __call__(self, raw: Any) -> tf.Tensor:
+        given = tf.constant([], "string") if isinstance(raw, list | tuple) and not raw else raw
+        given = tf.convert_to_tensor(given)
+        if given.dtype != tf.string or given.shape.rank not in (0, 1):
+            expected = "`raw` must be a text, or a list of the names of labels"
+            received = f"shape={given.shape}, dtype={given.dtype.name}"
+            raise ValueError(f"{expected}. Received: {received}")
+        if given.shape.rank == 0:
+            given = tf.strings.strip(tf.strings.split(given, self.separator))
+            given = tf.boolean_mask(given, given != "")
+        matches = tf.equal(given[:, None], tf.constant(self.names))
+        expected = f"`raw` must have labels among {len(self.names)} names."
+        return require(
+            tf.cast(tf.reduce_any(matches, axis=0), tf.float32),
+            tf.reduce_all(tf.reduce_any(matches, axis=1)),
+            "not a label",
+            lambda: f"{expected} Received: {[name.decode() for name in given.numpy().tolist()]}",
+            (expected, "Received:", given),
+        )
+
+    def decode(self, prediction: Tensor, inputs: Any = None) -> list[str]:
+        """Returns the names of the labels whose value is above 0.5."""
+        values = np.asarray(prediction)
+        if values.shape != (len(self.names),):
+            expected = f"`prediction` must have {len(self.names)} numbers"
+            raise ValueError(f"{expected}. Received: prediction={prediction!r}")
+        return [name for name, value in zip(self.names, values) if value > 0.5]
+
+    def get_config(self) -> dict:
+        return {"names": self.names, "separator": self.separator}

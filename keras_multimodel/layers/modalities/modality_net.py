@@ -3,9 +3,12 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.sublayers import CompositeLayer
+from keras_multimodel.losses import LabelSmoothedCrossentropy
+from keras_multimodel.metrics import LogPerplexity, TokenAccuracy, TopKAccuracy
 from keras_multimodel.typing import Tensor
 
 MOST_HALVINGS = 24  # of a length: one position of the result then stands for 16 million
@@ -17,15 +20,18 @@ class ModalityNet(CompositeLayer):
 
     A subclass is a new modality. It implements `encode` if tasks may read it, `decode` if tasks may
     write it, or both, and sets the class attributes below. A net that reads ids overrides
-    `num_ids`. One instance used by several tasks shares its weights between them.
+    `num_ids`. A net that writes something else than ids or classes overrides `default_loss`,
+    `default_metrics`, `prediction` and `log_probability`. One instance used by several tasks shares
+    its weights between them.
 
     Attributes:
         example_shape: shape of one example as the net reads it, without the batch axis; None for an
             axis of variable size.
         example_dtype: dtype of that example.
         autoregressive: whether targets are sequences of ids that the decoder writes one by one (0
-            is padding). If False, the targets leave after the encoder and `decode` sees the encoded
-            input.
+            is padding). If False, a target is one class or vector, and `decode` sees the encoded
+            input or one position of the decoder.
+        nan_is_gap: whether NaN stands for a value that is missing. Others must be finite.
 
     Args:
         hidden_dim: width of the body's representation.
@@ -77,6 +83,7 @@ class ModalityNet(CompositeLayer):
     example_shape: tuple = (None,)
     example_dtype: str = "float32"
     autoregressive: bool = False
+    nan_is_gap: bool = False
 
     def __init__(self, hidden_dim: int, preprocessor: Any = None, **kwargs):
         super().__init__(**kwargs)
@@ -107,6 +114,45 @@ class ModalityNet(CompositeLayer):
     def padding_mask(self, inputs: Tensor) -> Tensor | None:
         """Returns a boolean `(batch, length)`, True at real positions after `encode`, or None."""
         return None
+
+    def default_loss(self) -> keras.losses.Loss:
+        """Returns the loss of a task that writes the net's values, if it names none.
+
+        Here, cross-entropy with label smoothing 0.1, averaged over real targets.
+        """
+        return LabelSmoothedCrossentropy(mask_id=self._mask_id())
+
+    def default_metrics(self) -> list[keras.metrics.Metric]:
+        """Returns the metrics of such a task: new ones at each call, for they have a state.
+
+        Not `metrics`, which Keras has for what layers measure.
+
+        Here, accuracy and log-perplexity, and for classes also top-5 accuracy.
+        """
+        mask_id = self._mask_id()
+        metrics = [TokenAccuracy(mask_id=mask_id), LogPerplexity(mask_id=mask_id)]
+        return metrics if self.autoregressive else [*metrics, TopKAccuracy(5)]
+
+    def prediction(self, outputs: Tensor) -> Tensor:
+        """Maps a batch of what `decode` returns to predictions: here, to the best class."""
+        return ops.argmax(outputs, axis=-1)
+
+    def log_probability(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Returns the log-probability of each target, float32 `(batch,)`.
+
+        Args:
+            outputs: what `decode` returns: here, logits of classes or of ids at each position.
+            targets: a batch of targets; a gap in them counts nothing.
+        """
+        scores = ops.log_softmax(ops.cast(outputs, "float32"), axis=-1)
+        scores = ops.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
+        if not self.autoregressive:
+            return scores
+        return ops.sum(ops.where(targets != 0, scores, 0.0), axis=-1)
+
+    def _mask_id(self):
+        # Id 0 is padding, class 0 is a class.
+        return 0 if self.autoregressive else None
 
     def call(
         self,

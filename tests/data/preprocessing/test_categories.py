@@ -50,3 +50,38 @@ def test_errors(category):
     for prediction in (3, -1, 0.5, [1]):
         with pytest.raises(ValueError, match="class from 0 to 2. Received: prediction="):
             category.decode(prediction)
+
+
+LABELS = data.LabelsPreprocessor(["red", "large", "new"])
+
+
+@pytest.mark.parametrize(
+    "raw", ["red|new", " new | red |", ["new", "red"], np.array(["red", "new"])]
+)
+def test_labels_there_and_back(raw):
+    np.testing.assert_array_equal(LABELS(raw), [1, 0, 1])
+    assert LABELS.decode(LABELS(raw)) == ["red", "new"]
+
+
+def test_no_label_is_a_set_too():
+    for raw in ("", "|", []):
+        np.testing.assert_array_equal(LABELS(raw), [0, 0, 0])
+    assert LABELS.decode(np.zeros(3)) == []
+
+
+def test_labels_in_a_data_set_and_from_the_config():
+    again = data.LabelsPreprocessor.from_config(LABELS.get_config())
+    assert again == LABELS
+    (mapped,) = tf.data.Dataset.from_tensors("large").map(again).as_numpy_iterator()
+    np.testing.assert_array_equal(mapped, [0, 1, 0])
+
+
+def test_refuses_what_is_no_label():
+    with pytest.raises(ValueError, match=r"labels among 3 names. Received: \['blue', 'red'\]"):
+        LABELS("blue|red")
+    with pytest.raises(ValueError, match="Received: shape=.*dtype=int32"):
+        LABELS(np.array([1], "int32"))
+    with pytest.raises(ValueError, match="Received: separator=''"):
+        data.LabelsPreprocessor(["a"], separator="")
+    with pytest.raises(ValueError, match="`prediction` must have 3 numbers"):
+        LABELS.decode(np.zeros(2))

@@ -1,0 +1,421 @@
+"""Tables as people have them: rows of several kinds of columns, with gaps."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_multimodel.argument_checks import one_of
+from keras_multimodel.data.encoding.bad_examples import BadExamples
+from keras_multimodel.data.encoding.encode import encode
+from keras_multimodel.data.preprocessing.audio import AudioPreprocessor
+from keras_multimodel.data.preprocessing.categories import (
+    CategoryPreprocessor,
+    LabelsPreprocessor,
+)
+from keras_multimodel.data.preprocessing.images import ImagePreprocessor
+from keras_multimodel.data.preprocessing.numbers import NumberPreprocessor, SeriesPreprocessor
+from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
+from keras_multimodel.data.preprocessing.text import train_text_preprocessor
+from keras_multimodel.gaps import is_gap
+from keras_multimodel.regular_files import read_regular
+
+KINDS = ("image", "audio", "text", "number", "series", "category", "labels")
+_SEPARATOR = "|"  # between labels
+_MAX_BYTES = 1 << 26  # of one image or sound
+_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
+
+
+class RawTable(NamedTuple):
+    """A table as it was read.
+
+    Attributes:
+        values: column -> its values, one for each row.
+        places: for each row, where it is, for messages.
+        problems: for each row, what is wrong with it as a whole, or `""`.
+        folder: what paths in the table are relative to.
+    """
+
+    values: dict[str, list]
+    places: list[str]
+    problems: list[str]
+    folder: Path
+
+
+class Table:
+    """Rows with a kind for each column; `kmm.data.table` returns it.
+
+    Args:
+        raw: the table as it was read.
+        columns: column -> one of `KINDS`; also an attribute.
+    """
+
+    def __init__(self, raw: RawTable, columns: Mapping[str, str]):
+        self.raw = raw
+        self.columns = dict(columns)
+
+    def __len__(self) -> int:
+        return len(self.raw.places)
+
+    def preprocessors(
+        self,
+        image_size: tuple[int, int] = (32, 32),
+        vocabulary_size: int = 1000,
+        model_type: str = "char",
+        logarithm: Sequence[str] = (),
+    ) -> dict[str, Preprocessor]:
+        """Returns a preprocessor for each column, fitted to the table. Use training rows only.
+
+        Args:
+            image_size: height and width of images.
+            vocabulary_size: ids of a text column, see `train_text_preprocessor`.
+            model_type: how texts are cut, see `train_text_preprocessor`.
+            logarithm: columns of numbers or series of which the logarithm is taken.
+
+        Raises:
+            ValueError: a column has no value that is known, or `logarithm` names another kind.
+        """
+        numeric = [c for c, kind in self.columns.items() if kind in ("number", "series")]
+        if not set(logarithm) <= set(numeric) or isinstance(logarithm, str):
+            expected = f"`logarithm` must be columns of numbers or series, of {numeric}"
+            raise ValueError(f"{expected}. Received: logarithm={logarithm!r}")
+        found: dict[str, Preprocessor] = {}
+        for column, kind in self.columns.items():
+            known = self._known(column)
+            if not known:
+                expected = f"Column {column!r} must have a value in some row"
+                raise ValueError(f"{expected}. Received: {len(self)} rows without")
+            if kind == "image":
+                found[column] = ImagePreprocessor(image_size)
+            elif kind == "audio":
+                found[column] = AudioPreprocessor()
+            elif kind == "text":
+                found[column] = train_text_preprocessor(known, vocabulary_size, model_type)
+            elif kind == "number":
+                found[column] = NumberPreprocessor.fit(known, column in logarithm)
+            elif kind == "series":
+                found[column] = SeriesPreprocessor.fit(known, column in logarithm)
+            elif kind == "category":
+                found[column] = CategoryPreprocessor(sorted(set(known)))
+            else:
+                names = {name.strip() for cell in known for name in cell.split(_SEPARATOR)}
+                found[column] = LabelsPreprocessor(sorted(names - {""}), _SEPARATOR)
+        return found
+
+    def dataset(self, inputs: Sequence[str], targets: Sequence[str]) -> tf.data.Dataset:
+        """Returns the rows that have one of the targets as raw examples.
+
+        Args:
+            inputs: columns.
+            targets: columns.
+
+        Returns:
+            A `tf.data.Dataset` of `{"inputs": {column: value}, "targets": {column: value},
+            "source", "problem"}`, as `kmm.data.encode` takes it. Images and sounds are read as the
+            rows pass. A value that is missing is an empty text, NaN, or a series without steps.
+
+        Raises:
+            ValueError: a column is unknown, or no row has a target.
+        """
+        for argument, given in (("inputs", inputs), ("targets", targets)):
+            self._check(argument, given)
+        kept = [i for i in range(len(self)) if any(self._has(i, column) for column in targets)]
+        if not kept:
+            expected = f"`targets` must have a value in some row: {list(targets)}"
+            raise ValueError(f"{expected}. Received: {len(self)} rows without")
+        columns = {"inputs": list(inputs), "targets": list(targets)}
+        widths = {c: self._channels(c) for c, kind in self.columns.items() if kind == "series"}
+
+        def rows() -> Iterator[dict]:
+            for i in kept:
+                problem = self.raw.problems[i]
+                row: dict = {"inputs": {}, "targets": {}}
+                for side, names in columns.items():
+                    for column in names:
+                        value, wrong = self._cell(i, column, widths)
+                        row[side][column] = value
+                        problem = problem or wrong
+                yield {**row, "source": self.raw.places[i], "problem": problem}
+
+        signature: dict = {
+            side: {column: _spec(self.columns[column], widths.get(column)) for column in names}
+            for side, names in columns.items()
+        }
+        signature |= {key: tf.TensorSpec((), tf.string) for key in ("source", "problem")}
+        dataset = tf.data.Dataset.from_generator(rows, output_signature=signature)
+        return dataset.apply(tf.data.experimental.assert_cardinality(len(kept)))
+
+    def _check(self, argument, names):
+        for name in names:
+            if name not in self.columns:
+                expected = f"`{argument}` must be columns of the table, of {list(self.columns)}"
+                raise ValueError(f"{expected}. Received: {name!r}")
+
+    def _has(self, i, column):
+        return bool(self.raw.problems[i]) or not is_gap(self.raw.values[column][i])
+
+    def _known(self, column) -> list[Any]:
+        """Returns the values of a column that are there and of its kind."""
+        cells = [self._cell(i, column, {}, read=False) for i in range(len(self))]
+        values = zip(self.raw.values[column], cells)
+        return [cell for raw, (cell, problem) in values if not is_gap(raw) and not problem]
+
+    def _channels(self, column):
+        known = self._known(column)
+        return known[0].shape[1] if known else 1
+
+    def _cell(self, i, column, widths, read=True) -> tuple[Any, str]:
+        """Returns a value as a data set has it, and what is wrong with it or `""`."""
+        raw, kind = self.raw.values[column][i], self.columns[column]
+        missing: Any = "" if kind in _STRINGS else np.float32(np.nan)
+        if kind == "series":
+            missing = np.zeros((0, widths.get(column, 1)), "float32")
+        if is_gap(raw):
+            return missing, ""
+        try:
+            if kind in ("image", "audio"):
+                return _content(raw, self.raw.folder) if read else "file", ""
+            return _CONVERSIONS[kind](raw), ""
+        except (TypeError, ValueError, OSError) as error:
+            reason = "unreadable" if isinstance(error, OSError) else f"no {kind}"
+            message = f"`{column}` must be {_EXPECTED[kind]}. Received: {_short(raw)} ({error})"
+            return missing, f"{reason}: {message}"
+
+
+def table(source: Any, columns: Mapping[str, str], folder: str | Path | None = None) -> Table:
+    """Reads a table, whose rows may have gaps.
+
+    | kind | what a cell may be |
+    |---|---|
+    | `"image"`, `"audio"` | a path, relative to the table; the bytes of a file; pixels |
+    | `"text"`, `"category"` | a text or a number |
+    | `"number"` | a number, or a text that is one |
+    | `"series"` | a list of numbers or of lists of numbers, also as JSON |
+    | `"labels"` | a list of names, or names separated by `|` |
+
+    A cell is missing where it is empty, None or NaN. What is wrong in a cell makes its row a bad
+    example, which `encode` and `rows_to_tasks` name by row, column and value.
+
+    Args:
+        source: the path of a CSV, TSV or Parquet file with a head, a pandas DataFrame, or a dict
+            from columns to lists.
+        columns: column -> kind; other columns are left out. See `infer_columns`.
+        folder: what paths of files are relative to; by default the folder of the table.
+
+    Returns:
+        A `Table`.
+
+    Raises:
+        ValueError: the table has no row or lacks a column, a kind is unknown, or `source` is none
+            of the above.
+        ModuleNotFoundError: a Parquet file needs pandas and pyarrow.
+
+    Example:
+
+    ```python
+    shop = {"title": ["red hat", "a shoe", "hat"], "price": [9.0, None, 8.0]}
+    rows = kmm.data.table(shop, {"title": "text", "price": "number"})
+    found = rows.preprocessors()
+    title = kmm.layers.TextModality(found["title"].vocabulary_size, 8, preprocessor=found["title"])
+    price = kmm.layers.NumberModality(8, preprocessor=found["price"])
+    data = kmm.data.rows_to_tasks(rows, [kmm.Task("price", {"title": title}, price)])
+    print(len(list(data["price"])))  # 2: one row has no price
+    ```
+    """
+    raw = read_table(source, folder)
+    if not isinstance(columns, Mapping) or not columns:
+        expected = "`columns` must map columns to kinds"
+        raise ValueError(f"{expected}. Received: columns={columns!r}")
+    for name, kind in columns.items():
+        if name not in raw.values:
+            expected = f"`columns` must be of the table's: {list(raw.values)}"
+            raise ValueError(f"{expected}. Received: {name!r}")
+        one_of(f"columns[{name!r}]", kind, KINDS)
+    return Table(raw, columns)
+
+
+def rows_to_tasks(
+    rows: Table,
+    tasks: Any,
+    columns: Mapping[str, str] | None = None,
+    cache: bool = False,
+    on_bad: str = "raise",
+    report: BadExamples | None = None,
+) -> dict[str, tf.data.Dataset]:
+    """Makes a data set for each task from one table, or for all tasks on the same rows.
+
+    The parts of a task are columns by their names, and its target is the column of its own name. A
+    task gets the rows that have its target; tasks with the same `rows` get those that have one.
+
+    Args:
+        rows: the table.
+        tasks: a `Task` with parts, or a list of them.
+        columns: task -> column of its target, where that has another name.
+        cache: as for `kmm.data.encode`.
+        on_bad: as for `kmm.data.encode`.
+        report: as for `kmm.data.encode`.
+
+    Returns:
+        Name of the rows -> encoded examples, for `kmm.data.mix`.
+
+    Raises:
+        ValueError: a task does not read parts, or a part or target is no column.
+    """
+    tasks = list(tasks) if isinstance(tasks, list | tuple) else [tasks]
+    renamed: dict[str, str] = dict(columns or {})
+    if not set(renamed) <= {task.name for task in tasks}:
+        expected = f"`columns` must have keys among {[task.name for task in tasks]}"
+        raise ValueError(f"{expected}. Received: columns={columns}")
+    groups: dict[str, list] = {}
+    for task in tasks:
+        if not task.has_parts:
+            expected = f"`tasks` must read parts: Task({task.name!r}, inputs={{column: net}})"
+            raise ValueError(f"{expected}. Received: inputs={task.inputs!r}")
+        groups.setdefault(task.rows, []).append(task)
+    found = {}
+    for name, of_rows in groups.items():
+        named: dict[str, str] = {t.name: renamed.get(t.name, t.name) for t in of_rows}
+        raw = rows.dataset(list(of_rows[0].parts), list(named.values()))
+        by_task = raw.map(_by_task(named))
+        one = of_rows[0] if len(of_rows) == 1 and of_rows[0].rows == of_rows[0].name else of_rows
+        if one is not of_rows:
+            column = named[of_rows[0].name]
+            by_task = raw.map(_single(column))
+        found[name] = encode(by_task, one, cache, on_bad, report)
+    return found
+
+
+def _by_task(named) -> Callable:
+    return lambda row: {**row, "targets": {t: row["targets"][c] for t, c in named.items()}}
+
+
+def _single(column) -> Callable:
+    return lambda row: {**row, "targets": row["targets"][column]}
+
+
+def read_table(source: Any, folder: str | Path | None = None) -> RawTable:
+    """Reads a table without looking at its cells; see `table`."""
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.suffix.lower() == ".parquet":
+            return _from_frame(_read_parquet(path), folder or path.parent)
+        return _read_delimited(path, folder or path.parent)
+    if hasattr(source, "columns") and hasattr(source, "index"):
+        return _from_frame(source, folder or ".")
+    if not isinstance(source, Mapping) or len({len(values) for values in source.values()}) != 1:
+        expected = "`source` must be a path, a DataFrame, or a dict of columns of one length"
+        raise ValueError(f"{expected}. Received: {type(source).__name__}")
+    return _checked({name: list(values) for name, values in source.items()}, folder or ".")
+
+
+def _from_frame(frame, folder):
+    values = {str(name): frame[name].tolist() for name in frame.columns}
+    return _checked(values, folder, [f"row {index}" for index in frame.index])
+
+
+def _checked(values, folder, places=None, problems=None):
+    rows = len(next(iter(values.values()))) if values else 0
+    if not rows:
+        raise ValueError("`source` must have at least one row and one column. Received: none")
+    places = [f"row {i}" for i in range(rows)] if places is None else places
+    return RawTable(values, places, problems or [""] * rows, Path(folder))
+
+
+def _read_parquet(path):
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        message = "A Parquet file needs pandas: pip install pandas pyarrow"
+        raise ModuleNotFoundError(message) from error
+    return pandas.read_parquet(path)
+
+
+def _read_delimited(path, folder):
+    delimiter = _DELIMITERS.get(path.suffix.lower())
+    if delimiter is None or not path.is_file():
+        expected = f"`source` must be a file that ends in {', '.join(_DELIMITERS)} or .parquet"
+        raise ValueError(f"{expected}. Received: source={str(path)!r}")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter)
+        header = next(reader, [])
+        if len(set(header)) < len(header):
+            raise ValueError(f"`source` must have different columns. Received: {header}")
+        cells, places, problems = [], [], []
+        for row in reader:
+            if not row:
+                continue
+            number = len(row)
+            wrong = f"a row must have {len(header)} columns. Received: {number}"
+            problems.append("" if number == len(header) else f"missing column: {wrong}")
+            cells.append((row + [""] * len(header))[: len(header)])
+            places.append(f"{path}:{reader.line_num}")
+    columns = {name: [row[i] for row in cells] for i, name in enumerate(header)}
+    return _checked(columns, folder, places, problems)
+
+
+def _content(raw, folder):
+    """Returns the bytes of a file, or of an array of pixels as a PNG file."""
+    if isinstance(raw, bytes):
+        return raw
+    if isinstance(raw, str | Path):
+        return read_regular(folder / raw, _MAX_BYTES)
+    pixels = np.asarray(raw)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+        raise ValueError("an array of pixels has the dtype uint8 and 2 or 3 axes")
+    return tf.io.encode_png(pixels if pixels.ndim == 3 else pixels[..., None]).numpy()
+
+
+def _number(raw):
+    return np.float64(raw)
+
+
+def _text(raw):
+    if isinstance(raw, bytes):
+        return raw.decode("utf-8")
+    # 3.0 is how a column of integers with gaps reads.
+    return str(int(raw)) if isinstance(raw, float) and raw.is_integer() else str(raw)
+
+
+def _labels(raw):
+    return raw if isinstance(raw, str) else _SEPARATOR.join(map(str, raw))
+
+
+def _series(raw):
+    steps = np.asarray(json.loads(raw) if isinstance(raw, str) else list(raw), "float32")
+    if steps.ndim not in (1, 2):
+        raise ValueError(f"it has {steps.ndim} axes")
+    return steps[:, None] if steps.ndim == 1 else steps
+
+
+def _spec(kind, channels):
+    if kind == "series":
+        return tf.TensorSpec((None, channels), tf.float32)
+    return tf.TensorSpec((), tf.string if kind in _STRINGS else tf.float64)
+
+
+def _short(raw):
+    text = repr(raw)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+_STRINGS = ("image", "audio", "text", "category", "labels")
+_CONVERSIONS: dict[str, Callable] = {
+    "text": _text,
+    "category": _text,
+    "number": _number,
+    "series": _series,
+    "labels": _labels,
+}
+_EXPECTED = {
+    "image": "an image: a path, bytes, or uint8 pixels",
+    "audio": "a sound: a path or bytes",
+    "text": "a text",
+    "category": "the name of a class",
+    "number": "a number",
+    "series": "a list of numbers",
+    "labels": "names of labels",
+}

@@ -1,0 +1,302 @@
+"""Tables: from cells with gaps to encoded rows of tasks."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_multimodel as kmm
+from keras_multimodel.layers import CategoryModality, ImageModality, NumberModality, TextModality
+
+WIDTH = 8
+NAN = float("nan")
+COLUMNS = {"photo": "image", "title": "text", "price": "number", "kind": "category"}
+
+
+def png(value):
+    return tf.io.encode_png(np.full((4, 4, 3), value, "uint8")).numpy()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(10))
+    (tmp_path / "b.png").write_bytes(png(200))
+    lines = [
+        "photo,title,price,kind,note",
+        'a.png,"red hat, new",9.5,hat,x',
+        ",blue shoe,,shoe,",
+        "b.png,,120,hat,",
+        "b.png,old shoe,30,,",
+    ]
+    (tmp_path / "shop.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def make_tasks(table, **arguments):
+    found = table.preprocessors(image_size=(4, 4))
+    parts = {
+        "photo": ImageModality(WIDTH, (4, 4, 3), num_blocks=1, preprocessor=found["photo"]),
+        "title": TextModality(
+            found["title"].vocabulary_size, WIDTH, preprocessor=found["title"], name="title"
+        ),
+    }
+    kinds = CategoryModality(2, WIDTH, preprocessor=found["kind"], name="kinds")
+    price = NumberModality(WIDTH, preprocessor=found["price"], name="prices")
+    return [
+        kmm.Task("price", parts, price, **arguments),
+        kmm.Task("kind", parts, kinds, **arguments),
+    ]
+
+
+def first(dataset, rows=9):
+    return tf.nest.map_structure(lambda x: x.numpy(), next(iter(dataset.padded_batch(rows))))
+
+
+def test_each_task_gets_the_rows_that_have_its_target(folder):
+    rows = kmm.data.table(folder / "shop.csv", COLUMNS)
+    data = kmm.data.rows_to_tasks(rows, make_tasks(rows))
+    kind, price = first(data["kind"]), first(data["price"])
+    assert kind["targets"].tolist() == [0, 1, 0] and len(price["targets"]) == 3
+    assert kind["given"].tolist() == [[True, True], [False, True], [True, False]]
+    np.testing.assert_allclose(kind["photo"][0], 10.0)
+    assert not kind["photo"][1].any() and not kind["title"][2].any()
+    known = np.array([9.5, 120.0, 30.0])
+    np.testing.assert_allclose(
+        price["targets"][:, 0], (known - known.mean()) / known.std(), rtol=1e-5
+    )
+
+
+def test_tasks_on_the_same_rows_share_a_data_set(folder):
+    rows = kmm.data.table(folder / "shop.csv", COLUMNS)
+    data = kmm.data.rows_to_tasks(rows, make_tasks(rows, rows="product"))
+    assert list(data) == ["product"]
+    x, y = next(iter(kmm.data.mix(data, batch_size=4, shuffle=False)))
+    assert set(x) == {"product"} and set(x["product"]) == {"photo", "title", "given"}
+    assert y["kind"].numpy().tolist() == [0, 1, 0, -1]
+    assert np.isnan(y["price"][:, 0]).tolist() == [False, True, False, False]
+
+
+def test_a_frame_and_a_dict_are_as_the_file(folder):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_csv(folder / "shop.csv")
+    tables = [
+        kmm.data.table(folder / "shop.csv", COLUMNS),
+        kmm.data.table(frame, COLUMNS, folder=folder),
+        kmm.data.table({c: frame[c].tolist() for c in frame.columns}, COLUMNS, folder),
+    ]
+    with contextlib.suppress(ImportError):  # pyarrow is missing, or does not fit NumPy
+        frame.to_parquet(folder / "shop.parquet")
+        tables.append(kmm.data.table(folder / "shop.parquet", COLUMNS))
+    tasks = make_tasks(tables[0])
+    expected, *others = [first(kmm.data.rows_to_tasks(t, tasks)["kind"]) for t in tables]
+    for other in others:
+        for key, value in expected.items():
+            np.testing.assert_array_equal(other[key], value)
+
+
+def test_trains_from_a_frame_and_generates_for_one(folder):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_csv(folder / "shop.csv")
+    frame["photo"] = [
+        (folder / p).read_bytes() if isinstance(p, str) else None for p in frame.photo
+    ]
+    rows = kmm.data.table(frame, COLUMNS)
+    sizes = {"num_encoder_blocks": 0, "num_mixer_blocks": 0, "num_decoder_blocks": 1}
+    tasks = make_tasks(rows, rows="product")
+    model = kmm.MultiModel(tasks, WIDTH, conv_block=None, moe=None, **sizes)
+    model.compile(run_eagerly=True)
+    train = kmm.data.mix(kmm.data.rows_to_tasks(rows, tasks), 4, steps=1)
+    assert np.isfinite(model.fit(train, verbose=0).history["loss"][0])
+    assert set(model.generate("kind", frame)) <= {"hat", "shoe"}
+
+
+def test_other_kinds_of_columns():
+    rows = kmm.data.table(
+        {
+            "steps": [[1.0, 2.0], "[[3], [4], [5]]", None],
+            "tags": ["a|b", ["b"], ""],
+            "pixels": [np.zeros((2, 2), "uint8"), png(0), None],
+            "sound": [b"RIFF", None, None],
+            "size": ["1.5", 2, NAN],
+        },
+        {
+            "steps": "series",
+            "tags": "labels",
+            "pixels": "image",
+            "sound": "audio",
+            "size": "number",
+        },
+    )
+    examples = list(rows.dataset(["steps", "tags", "pixels", "sound"], ["size"]))
+    assert [len(x["inputs"]["steps"]) for x in examples] == [2, 3]
+    assert [x["inputs"]["tags"].numpy() for x in examples] == [b"a|b", b"b"]
+    assert examples[1]["inputs"]["sound"].numpy() == b""
+    assert [float(x["targets"]["size"]) for x in examples] == [1.5, 2.0]
+    found = rows.preprocessors(logarithm=["size"])
+    assert found["tags"].names == ["a", "b"] and found["size"].logarithm
+    assert found["steps"].mean == [3.0]
+
+
+@pytest.mark.parametrize(
+    "cells, message",
+    [
+        ({"price": "9 euros"}, r"no number. `price` must be a number. Received: '9 euros'"),
+        ({"photo": "gone.png"}, "unreadable. `photo` must be an image.*'gone.png'"),
+        ({"photo": b"no image"}, "broken image.*8 bytes"),
+        ({"price": float("inf")}, "not finite"),
+        ({"kind": "glove"}, "must be one of the 2 classes.*'glove'"),
+        ({"title": None, "photo": None}, r"must have at least one of \['photo', 'title'\]"),
+    ],
+)
+def test_a_bad_cell_is_a_bad_example(cells, message):
+    good = {
+        "photo": [png(0)] * 2,
+        "title": ["hat"] * 2,
+        "price": [1.0, 2.0],
+        "kind": ["hat", "shoe"],
+    }
+    tasks = make_tasks(kmm.data.table(good, COLUMNS), rows="product")
+    bad = {name: [cells.get(name, values[0])] for name, values in good.items()}
+    data = kmm.data.rows_to_tasks(kmm.data.table(bad, COLUMNS), tasks)
+    with pytest.raises(tf.errors.OpError, match=f"example 0 of product, row 0.*{message}"):
+        list(data["product"])
+
+
+def test_a_short_row_is_a_bad_example(tmp_path):
+    path = tmp_path / "shop.tsv"
+    path.write_text("title\tprice\nhat\t3\nshoe\nboot\t5\n")
+    rows = kmm.data.table(path, {"title": "text", "price": "number"})
+    text = TextModality(300, WIDTH, preprocessor=rows.preprocessors()["title"])
+    number = NumberModality(WIDTH, preprocessor=rows.preprocessors()["price"])
+    report = kmm.data.BadExamples()
+    task = kmm.Task("price", {"title": text}, number)
+    data = kmm.data.rows_to_tasks(rows, task, on_bad="skip", report=report)
+    with pytest.warns(UserWarning, match="missing column"):
+        assert len(list(data["price"])) == 2
+    assert report.examples[0].place == f"{path}:3"
+
+
+def test_infers_kinds_and_prints_them(capsys):
+    frame = {
+        "photo": ["a.png", None, "b.JPG"] * 10,
+        "title": [f"a hat {i}" for i in range(30)],
+        "price": [f"{i}.5" for i in range(30)],
+        "stars": [1, 2, NAN] * 10,
+        "kind": ["hat", "shoe", ""] * 10,
+        "tags": ["a|b", "b", "a"] * 10,
+        "series": [[1.0, 2.0]] * 30,
+        "sound": ["x.flac"] * 30,
+        "pixels": [np.zeros((2, 2), "uint8")] * 30,
+        "file": [b"\x89PNG"] * 30,
+        "names": [["a", "b"]] * 30,
+        "empty": [None] * 30,
+    }
+    expected = {
+        "photo": "image",
+        "title": "text",
+        "price": "number",
+        "stars": "category",
+        "kind": "category",
+        "tags": "labels",
+        "series": "series",
+        "sound": "audio",
+        "pixels": "image",
+        "file": "image",
+        "names": "labels",
+    }
+    assert kmm.data.infer_columns(frame) == expected
+    printed: dict = {}
+    exec(capsys.readouterr().out, printed)  # noqa: S102
+    assert printed["columns"] == expected
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda t: kmm.data.table(5, {}), "Received: int"),
+        (lambda t: kmm.data.table("gone.csv", {}), "source='gone.csv'"),
+        (lambda t: kmm.data.table({"a": []}, {"a": "text"}), "at least one row.*Received: none"),
+        (lambda t: kmm.data.table({"a": [1]}, {}), r"`columns` must map.*Received: columns=\{\}"),
+        (lambda t: kmm.data.table({"a": [1]}, {"b": "text"}), r"\['a'\]. Received: 'b'"),
+        (lambda t: kmm.data.table({"a": [1]}, {"a": "date"}), "Received: columns.'a'.='date'"),
+        (lambda t: t.preprocessors(logarithm=["kind"]), r"logarithm=\['kind'\]"),
+        (lambda t: t.dataset(["size"], ["price"]), "`inputs` must be columns.*Received: 'size'"),
+        (
+            lambda t: kmm.data.rows_to_tasks(t, make_tasks(t), columns={"size": "price"}),
+            "Received: columns={'size': 'price'}",
+        ),
+        (
+            lambda t: kmm.data.rows_to_tasks(
+                t, kmm.Task("kind", TextModality(9, WIDTH), CategoryModality(2, WIDTH))
+            ),
+            "must read parts.*Received: inputs=<TextModality",
+        ),
+    ],
+)
+def test_refuses(folder, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(kmm.data.table(folder / "shop.csv", COLUMNS))
+
+
+def test_drop_inputs_leaves_out_parts_in_training_and_keeps_one():
+    drop = kmm.data.DropInputs(0.5)
+    given = np.array([True, True, True, False])
+    kept = np.array([drop(given, (0, i)).numpy() for i in range(300)])
+    assert kept.any(axis=1).all() and not kept[:, 3].any()
+    # P(kept) = 1/2, and 1/3 of the 1/8 where all would be dropped.
+    np.testing.assert_allclose(kept[:, :3].mean(axis=0), 0.5 + 1 / 24, atol=0.1)
+    np.testing.assert_array_equal(drop(given, (3, 4)), drop(given, (3, 4)))
+    assert kmm.data.DropInputs(0.0)(given, (1, 2)).numpy().tolist() == given.tolist()
+    for rate in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=f"Received: rate={rate}"):
+            kmm.data.DropInputs(rate)
+    with pytest.raises(ValueError, match="dtype=int"):
+        drop(np.array([1, 0]), (1, 2))
+
+
+def test_augments_parts_and_drops_them():
+    examples = {
+        "photo": np.ones((6, 2, 2, 1), "float32"),
+        "size": np.ones((6, 2), "float32"),
+        "given": np.ones((6, 2), bool),
+        "targets": np.zeros(6, "int32"),
+    }
+    train = kmm.data.mix({"kind": tf.data.Dataset.from_tensor_slices(examples)}, batch_size=6)
+    transforms = {"photo": lambda x, seed: x + 1.0, "given": kmm.data.DropInputs(1.0)}
+    (x, y), *_ = kmm.data.augment(train, {"kind": transforms})
+    assert (x["kind"]["photo"].numpy() == 2.0).all() and (x["kind"]["size"].numpy() == 1.0).all()
+    assert x["kind"]["given"].numpy().sum(axis=1).tolist() == [1] * 6 and y["kind"].shape == (6,)
+    (x, _), *_ = kmm.data.augment(train, {"kind": kmm.data.DropInputs(1.0)})
+    assert x["kind"]["given"].numpy().sum() == 6
+    with pytest.raises(ValueError, match="must be for parts of .*Received: .'title'"):
+        kmm.data.augment(train, {"kind": {"title": kmm.data.DropInputs(1.0)}})
+
+
+def test_lengths_budgets_and_reports_of_rows():
+    def examples():
+        for length in (2, 3, 5, 8) * 4:
+            yield {
+                "title": np.ones(length, "int32"),
+                "size": np.ones(2, "float32"),
+                "given": np.ones(2, bool),
+                "targets": np.ones(1, "float32"),
+            }
+
+    signature = {
+        "title": tf.TensorSpec((None,), "int32"),
+        "size": tf.TensorSpec((2,), "float32"),
+        "given": tf.TensorSpec((2,), "bool"),
+        "targets": tf.TensorSpec((1,), "float32"),
+    }
+    data = tf.data.Dataset.from_generator(examples, output_signature=signature)
+    mixed = kmm.data.mix({"price": data}, 2, lengths={"price": {"title": [4, 8]}})
+    assert {x["price"]["title"].shape[1] for x, _ in mixed} <= {4, 8}
+    for x, _ in kmm.data.mix({"price": data}, token_budget=16):
+        assert np.prod(x["price"]["title"].shape) <= 16
+    report = kmm.data.report(mixed, progress=False)
+    assert list(report.tasks["price"].lengths) == ["title"]
+    assert keras.tree.flatten(kmm.data.report({"price": data}, progress=False).rows())
+    with pytest.raises(ValueError, match="must have the keys 'given', 'size', 'targets', 'title'"):
+        kmm.data.mix({"price": data}, 2, lengths={"price": {"inputs": [4]}})

@@ -1,0 +1,308 @@
+"""Tasks that read several parts, any of which may be missing."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+from keras_multimodel import MultiModel, Task
+from keras_multimodel.layers import (
+    CategoryModality,
+    ImageModality,
+    MoELayer,
+    NumberModality,
+    TextModality,
+)
+from tests.models.small_models import HIDDEN_DIM, blocks, build, ids, set_weights
+
+PARTS = ("photo", "title", "size")
+NAN = float("nan")
+
+
+def make_parts():
+    return {
+        "photo": ImageModality(HIDDEN_DIM, (8, 8, 1), num_blocks=1, name="photo_net"),
+        "title": TextModality(11, HIDDEN_DIM, name="title_net"),
+        "size": NumberModality(HIDDEN_DIM, 2, name="size_net"),
+    }
+
+
+def make_tasks():
+    parts = make_parts()
+    kinds = CategoryModality(3, HIDDEN_DIM, name="kind_net")
+    return [
+        Task("kind", parts, kinds, rows="product"),
+        Task("price", parts, NumberModality(HIDDEN_DIM, name="price_net"), rows="product"),
+        Task("caption", parts, parts["title"], rows="product", max_target_length=4),
+    ]
+
+
+def make_model(tasks=None, **arguments):
+    moe = MoELayer(HIDDEN_DIM, num_experts=4, top_k=2, router="top_k")
+    sizes = {"num_encoder_blocks": 1, "moe": moe, **arguments}
+    return set_weights(build(make_tasks() if tasks is None else tasks, **sizes))
+
+
+def make_batch(given, seed=0):
+    """Returns a batch with one row for each row of `given`."""
+    rng = np.random.default_rng(seed)
+    given = np.array(given, bool)
+    rows = len(given)
+    captions = ids(rng, [4, 2, 3, 4][:rows], 11, 4)
+    product = {
+        "photo": rng.integers(0, 256, (rows, 8, 8, 1)).astype("uint8"),
+        "title": ids(rng, [3, 5, 2, 4][:rows], 11, 5),
+        "size": rng.normal(size=(rows, 2)).astype("float32"),
+        "given": given,
+    }
+    y = {
+        "kind": rng.integers(0, 3, rows).astype("int32"),
+        "price": rng.normal(size=(rows, 1)).astype("float32"),
+        "caption": captions,
+    }
+    return {"product": product, "caption": {"targets": captions}}, y
+
+
+def take(tree, rows):
+    return keras.tree.map_structure(lambda x: x[rows], tree)
+
+
+def numpy(x):
+    return keras.tree.map_structure(lambda a: ops.convert_to_numpy(ops.cast(a, "float32")), x)
+
+
+def close(a, b, **options):
+    keras.tree.map_structure(lambda x, y: np.testing.assert_allclose(x, y, **options), a, b)
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = make_model()
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    return model
+
+
+def test_where_targets_are_read():
+    parts = make_parts()
+    kinds = CategoryModality(3, HIDDEN_DIM)
+    assert Task("a", parts, kinds).read_from == "decoder"
+    assert Task("a", {"title": parts["title"]}, kinds).read_from == "encoder"
+    assert Task("a", parts, kinds, read_from="encoder").read_from == "encoder"
+    assert Task("a", parts["title"], kinds, read_from="decoder").read_from == "decoder"
+
+
+def test_what_stands_in_a_missing_part_does_not_matter(model):
+    x, _ = make_batch([[1, 1, 1], [0, 1, 1], [1, 0, 0], [0, 0, 1]])
+    outputs = numpy(model(x, training=False))
+    other, _ = make_batch(x["product"]["given"], seed=1)
+    missing = ~x["product"]["given"]
+    for i, part in enumerate(PARTS):
+        x["product"][part][missing[:, i]] = other["product"][part][missing[:, i]]
+    close(numpy(model(x, training=False)), outputs, atol=1e-5)
+
+
+def test_a_missing_part_is_as_one_that_is_cut_out(model):
+    # A text of padding alone is no text; so are numbers that are all NaN.
+    x, _ = make_batch([[1, 0, 1], [1, 1, 0], [1, 0, 0]])
+    outputs = numpy(model(x, training=False))
+    given = x["product"]["given"]
+    x["product"]["title"][~given[:, 1]] = 0
+    x["product"]["size"][~given[:, 2]] = NAN
+    x["product"]["given"] = np.ones_like(given)
+    close(numpy(model(x, training=False)), outputs, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=5)
+@given(more=st.integers(1, 4), row=st.integers(0, 3))
+def test_neither_padding_nor_other_rows_change_a_row(model, more, row):
+    x, _ = make_batch([[1, 1, 1], [0, 1, 1], [1, 0, 1], [0, 1, 0]])
+    outputs = numpy(model(x, training=False))
+    alone = take(x, [row])
+    alone["product"]["title"] = np.pad(alone["product"]["title"], [[0, 0], [0, more]])
+    close(numpy(model(alone, training=False)), take(outputs, [row]), atol=1e-4)
+
+
+def gradients(model, x, y):
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        loss = model.compute_loss(x, y, model(x, training=True), training=True)
+    found = tape.gradient(loss, model.trainable_variables)
+    return [0.0 if g is None else np.array(tf.convert_to_tensor(g)) for g in found]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="uses TensorFlow's tape")
+def test_gradients_with_gaps_are_those_of_rows_without_the_parts():
+    # The same nets, and only the parts that the rows have: no gap, and no part to be one of.
+    full = make_model(make_tasks()[:2])
+    full.compile(loss_weights={"kind": 1.0, "price": 1.0})
+    parts = {name: full.tasks["kind"].parts[name] for name in ("photo", "size")}
+    tasks = [
+        Task(name, parts, full.tasks[name].targets, rows="product") for name in ("kind", "price")
+    ]
+    cut = MultiModel(tasks, HIDDEN_DIM, body=full.body)
+    cut.compile()
+    x, y = make_batch([[1, 0, 1]] * 4)
+    del x["caption"], y["caption"]
+    y["kind"][1], y["price"][2] = -1, NAN
+    found = dict(zip([v.path for v in full.trainable_variables], gradients(full, x, y)))
+    less = {key: x["product"][key] for key in parts} | {"given": x["product"]["given"][:, ::2]}
+    expected = gradients(cut, {"product": less}, y)
+    for variable, gradient in zip(cut.trainable_variables, expected):
+        np.testing.assert_allclose(found.pop(variable.path), gradient, atol=1e-6)
+    assert all(np.abs(gradient).max() == 0 for gradient in found.values())  # of the title's net
+    without = {name: np.delete(y[name], 1 if name == "kind" else 2, axis=0) for name in y}
+    for name, row in (("kind", 1), ("price", 2)):
+        outputs = numpy(full(x, training=False)[name])
+        loss = full.tasks[name].loss()
+        kept = float(loss(without[name], np.delete(outputs, row, axis=0)))
+        assert float(loss(y[name], outputs)) == pytest.approx(kept, rel=1e-6)
+
+
+def test_one_part_without_its_mark_is_the_single_net():
+    image, kinds = make_parts()["photo"], CategoryModality(3, HIDDEN_DIM)
+    single = make_model([Task("kind", image, kinds)])
+    of_part = MultiModel([Task("kind", {"photo": image}, kinds)], HIDDEN_DIM, body=single.body)
+    of_part.body.parts["photo"].embedding.assign(np.zeros(HIDDEN_DIM))
+    x = make_batch([[1]] * 3)[0]["product"]
+    photos = {"photo": x["photo"], "given": x["given"]}
+    expected = numpy(single({"kind": {"inputs": x["photo"]}}, training=False))
+    close(numpy(of_part({"kind": photos}, training=False)), expected, atol=1e-6)
+
+
+def test_rows_without_any_attention_keep_their_parts_apart():
+    model = make_model(attention_block=None)
+    x, _ = make_batch([[1, 1, 1], [1, 1, 0]])
+    outputs = numpy(model(x, training=False))
+    x["product"]["title"] = np.pad(x["product"]["title"], [[0, 0], [0, 3]])
+    close(numpy(model(x, training=False)), outputs, atol=1e-5)
+
+
+def test_trains_and_a_batch_may_have_no_rows(model):
+    x, y = make_batch([[1, 1, 1], [0, 1, 1]])
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert {"kind_loss", "price_mae", "caption_accuracy"} <= set(logs)
+    outputs = numpy(model(take(x, slice(0)), training=False))
+    assert {name: len(output) for name, output in outputs.items()} == dict.fromkeys(outputs, 0)
+
+
+def test_generates_and_scores_rows_with_gaps(model):
+    x, _ = make_batch([[1, 1, 1]])
+    product = x["product"]
+    rows = [
+        {
+            "photo": product["photo"][0],
+            "title": product["title"][0, :3],
+            "size": product["size"][0],
+        },
+        {"title": product["title"][0, :3], "size": [NAN, NAN], "photo": None},
+        {"size": product["size"][0]},
+    ]
+    for task in ("kind", "price"):
+        together = model.generate(task, rows)
+        for row, output in zip(rows, together):
+            np.testing.assert_allclose(model.generate(task, [row])[0], output, atol=1e-4)
+    outputs = numpy(model({**x, "product": product}, training=False))
+    np.testing.assert_allclose(model.generate("price", rows[:1])[0], outputs["price"][0], atol=1e-4)
+    assert model.generate("kind", rows[:1]) == [outputs["kind"][0].argmax()]
+    written = model.generate("caption", rows)
+    assert written.ended and len(written) == 3
+    scores = model.score("caption", rows, [np.array([3, 1])] * 3)
+    assert scores.shape == (3,) and (scores < 0).all()
+
+
+def test_saves_loads_and_copies(model, tmp_path):
+    x, _ = make_batch([[1, 1, 1], [0, 1, 1]])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    expected = numpy(model(x, training=False))
+    close(numpy(loaded(x, training=False)), expected, atol=1e-6)
+    assert (
+        list(loaded.tasks["kind"].parts) == list(PARTS) and loaded.tasks["kind"].rows == "product"
+    )
+    single = model.task_model("price", copy=True)
+    one = numpy(single({"product": x["product"]}, training=False))
+    close(one, {"price": expected["price"]}, atol=1e-5)
+    assert "photo_part" in [layer.name for layers in model.parts.values() for layer in layers]
+
+
+TITLE, KINDS = TextModality(11, HIDDEN_DIM), CategoryModality(3, HIDDEN_DIM)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"inputs": {}}, "`inputs` of task 'a' must hold at least one part. Received: inputs={}"),
+        ({"inputs": {"title": "text"}}, "must be a ModalityNet. Received: inputs.'title'.='text'"),
+        ({"inputs": {"my title": TITLE}}, "names are valid Python identifiers.*'my title'"),
+        ({"inputs": {"given": TITLE}}, "must not have a part named 'given'.*Received: .'given'"),
+        ({"read_from": "mixer"}, "`read_from` must be one of.*Received: read_from='mixer'"),
+        ({"targets": TITLE, "read_from": "encoder"}, "must be 'decoder'.*read_from='encoder'"),
+        ({"rows": "my rows"}, "`rows` must be a valid Python identifier.*rows='my rows'"),
+    ],
+)
+def test_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Task(**{"name": "a", "inputs": {"title": TITLE}, "targets": KINDS, **arguments})
+
+
+def test_refuses_rows_that_differ():
+    other = TextModality(11, HIDDEN_DIM)
+    one = Task("a", {"title": TITLE}, KINDS, rows="shop")
+    for second, message in (
+        (Task("b", {"title": other}, KINDS, rows="shop"), "same `rows` must be the same nets.*'b'"),
+        (Task("shop", {"title": TITLE}, KINDS, rows="b"), "must not be the name of a task.*'shop'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            MultiModel([one, second], HIDDEN_DIM, **blocks())
+
+
+def test_refuses_bad_batches_and_rows(model):
+    x, y = make_batch([[1, 1, 1]])
+    x["product"]["given"] = x["product"]["given"].astype("float32")
+    with pytest.raises(ValueError, match=r"x\['product'\]\['given'\]` must be of the dtype bool"):
+        model.evaluate(x, y, verbose=0)
+    del x["product"]["given"]
+    with pytest.raises(ValueError, match=r"missing: \['given'\]"):
+        model.evaluate(x, y, verbose=0)
+    for rows, message in (
+        ([{"price": 1.0}], r"`inputs\[0\]` of task 'kind' must have keys.*Received: \['price'\]"),
+        ([{}], r"must have at least one of .*Received: inputs\[0\]=\{\}"),
+        ([{"title": [3, 1]}, 5], r"`inputs\[1\]` of task 'kind' must be a dict.*Received: int"),
+        ("a title", "must be a list of dicts, or a DataFrame. Received: str"),
+        ([{"size": [1.0, float("inf")]}], r"`inputs\[0\]\['size'\]` must be finite numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.generate("kind", rows)
+
+
+def test_learns_what_two_parts_say_together():
+    # Which half of a picture is bright, turned round by a word; `benchmarks/rows.py` has digits.
+    keras.utils.set_random_seed(0)
+    parts = {name: make_parts()[name] for name in ("photo", "title")}
+    task = Task("side", parts, CategoryModality(2, HIDDEN_DIM))
+    model = build([task], moe=None, num_encoder_blocks=0, num_mixer_blocks=0)
+    model.compile(keras.optimizers.Adam(5e-3))
+
+    def batch(rows, seed):
+        rng = np.random.default_rng(seed)
+        side, word = rng.integers(0, 2, (2, rows))
+        photo = rng.normal(100, 20, (rows, 8, 8, 1))
+        photo[np.arange(rows), :, 4 * side] += 100
+        given = np.ones((rows, 2), bool)
+        title = np.stack([3 + word, np.ones(rows)], axis=1).astype("int32")
+        x = {"photo": photo.astype("float32"), "title": title, "given": given}
+        return {"side": x}, {"side": (side ^ word).astype("int32")}
+
+    model.fit(*batch(512, 0), batch_size=32, epochs=8, verbose=0)
+    x, y = batch(200, 1)
+
+    def accuracy(*kept):
+        rows = {**x["side"], "given": x["side"]["given"] & np.array(kept)}
+        best = numpy(model({"side": rows}, training=False))["side"].argmax(axis=1)
+        return np.mean(best == y["side"])
+
+    assert accuracy(True, True) > 0.95
+    assert abs(accuracy(True, False) - 0.5) < 0.15 and abs(accuracy(False, True) - 0.5) < 0.15
