@@ -278,7 +278,7 @@ def rows_to_tasks(
         groups.setdefault(task.rows, []).append(task)
     found = {}
     for name, of_rows in groups.items():
-        named: dict[str, str] = {t.name: renamed.get(t.name, t.name) for t in of_rows}
+        named = {task.name: str(renamed.get(task.name, task.name)) for task in of_rows}
         raw = rows.dataset(list(of_rows[0].parts), list(named.values()))
         by_task = raw.map(_by_task(named))
         one = of_rows[0] if len(of_rows) == 1 and of_rows[0].rows == of_rows[0].name else of_rows

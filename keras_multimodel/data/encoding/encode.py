@@ -146,11 +146,12 @@ class ExampleEncoder:
     """
 
     def __init__(self, task: Any, cut: bool):
-        limits = {"inputs": task.max_input_length, "targets": task.max_target_length}
+        limits: dict = dict.fromkeys(("inputs", "targets"))
+        if not cut:
+            limits = {"inputs": task.max_input_length, "targets": task.max_target_length}
         nets = {"inputs": task.inputs, "targets": task.targets}
         self._sides = {
-            side: SideEncoder(side, net, None if cut else limits[side], cut)
-            for side, net in nets.items()
+            side: SideEncoder(side, net, limits[side], cut) for side, net in nets.items()
         }
 
     def __call__(self, example: dict) -> dict[str, tf.Tensor]:
