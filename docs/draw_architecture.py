@@ -30,6 +30,7 @@ COMMON = {
     "argument_checks",
     "gaps",
     "regular_files",
+    "text_tables",
     "typing",
     "user_warnings",
     "_keras_compat",

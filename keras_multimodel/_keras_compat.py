@@ -102,6 +102,8 @@ def set_loss_tracker(model: keras.Model, metric: keras.metrics.Metric) -> None:
     trains another task.
     """
     model._loss_tracker = metric
+    # Keras lists it anyway. Tracked, those of earlier calls of `compile` would stay in the lists.
+    model._tracker.untrack(metric)
 
 
 def set_direction(metric: keras.metrics.Metric, direction: str) -> None:
@@ -158,6 +160,53 @@ def task_losses(model: keras.Model, y: dict, y_pred: dict) -> list[tuple]:
     ]
 
 
+class _PerThread:
+    """Stands for a list or a set of which every thread has its own."""
+
+    def __init__(self, kind: type):
+        self._kind = kind
+        self._local = threading.local()
+
+    def _own(self):
+        if not hasattr(self._local, "own"):
+            self._local.own = self._kind()
+        return self._local.own
+
+    def __getattr__(self, name):
+        if name.startswith("__"):  # copies and pickles ask for these before `_kind` is there
+            raise AttributeError(name)
+        return getattr(self._own(), name)
+
+    def __getitem__(self, key):
+        return self._own()[key]
+
+    def __contains__(self, value):
+        return value in self._own()
+
+    def __iter__(self):
+        return iter(self._own())
+
+    def __len__(self):
+        return len(self._own())
+
+    def __reduce__(self):
+        return _PerThread, (self._kind,)
+
+
+def keep_losses_per_thread(layer: keras.layers.Layer) -> None:
+    """Gives a layer, and all layers within it, lists of losses of which each thread has its own.
+
+    A layer keeps what `add_loss` got in a list until a model calls it again. With one list for all
+    threads, a `generate` that is traced in one thread empties the list of a training step that is
+    traced in another, whose program then lacks the loss for good.
+    """
+    for each in all_layers(layer):
+        # Past `__setattr__`, which would track them.
+        for name, kind in (("_losses", list), ("_loss_ids", set)):
+            if not isinstance(each.__dict__[name], _PerThread):
+                each.__dict__[name] = _PerThread(kind)
+
+
 class OwnReplicaLosses(keras.layers.Layer):
     """A layer that sums over replicas and adds a loss.
 
@@ -169,6 +218,7 @@ class OwnReplicaLosses(keras.layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._replica_of_loss = {}
+        keep_losses_per_thread(self)
 
     def add_loss(self, loss):
         # Keras has dropped the losses of the last call, and their ids may come again.

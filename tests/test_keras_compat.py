@@ -1,7 +1,9 @@
 """Each private name of Keras that the package uses still does what `_keras_compat` says."""
 
+import copy
 import pathlib
 import re
+import threading
 
 import keras
 import numpy as np
@@ -168,6 +170,28 @@ def test_losses_of_other_replicas_are_left_out(monkeypatch, replica, expected):
     monkeypatch.setattr(_keras_compat, "replica_id", lambda: replica)
     losses = [float(loss) for loss in model.losses]
     assert losses == expected, changed("Layer._get_own_losses")
+
+
+def test_each_thread_has_losses_of_its_own():
+    layer = keras.layers.ActivityRegularization(1.0)  # one that does not derive from ours
+    model = keras.Sequential([keras.Input((3,)), layer])
+    _keras_compat.keep_losses_per_thread(model)
+    ones = np.ones((1, 3), "float32")
+    found = []
+
+    def call(scale):
+        model(scale * ones)
+        found.append([float(loss) for loss in model.losses])
+
+    model(ones)
+    thread = threading.Thread(target=call, args=[2.0])
+    thread.start()
+    thread.join()
+    losses = [float(loss) for loss in model.losses]
+    assert (losses, found) == ([3.0], [[6.0]]), changed("Layer._losses")
+    copied = copy.deepcopy(layer)
+    copied(ones)
+    assert len(copied.losses) == 1
 
 
 class Early(_keras_compat.BuiltBeforeData):

@@ -1,14 +1,40 @@
 """Training that resumes where it was interrupted."""
 
+import collections
+import math
 import os
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 
-from keras_multimodel import _keras_compat
+from keras_multimodel import _keras_compat, user_warnings
 from keras_multimodel.argument_checks import positive_int
-from keras_multimodel.callbacks.files import read_state, writable_directory, write_state
+from keras_multimodel.callbacks.divergence import FiniteCheck, check_losses
+from keras_multimodel.callbacks.files import (
+    DirectoryLock,
+    clear_leftovers,
+    damaged,
+    older_states,
+    read_state,
+    writable_directory,
+    write_state,
+)
+from keras_multimodel.callbacks.identity import (
+    check_same,
+    describe,
+    differences,
+    learning_rate,
+    listed,
+    set_learning_rate,
+)
+from keras_multimodel.callbacks.keras_states import (
+    callback_state,
+    has_state,
+    set_callback_state,
+)
 from keras_multimodel.data.mixing.mixture import Position
+from keras_multimodel.ops.replicas import replica_parts, set_replica_parts
 
 
 class Resume(keras.callbacks.Callback):
@@ -16,32 +42,42 @@ class Resume(keras.callbacks.Callback):
 
     After an interruption, start a process that makes the same model and the same mixture and calls
     `fit` with the same arguments. It continues with the step after the last save, and ends with the
-    same weights, to the bit, as a run without the interruption. The state holds the weights, the
-    optimizer, the seeds of dropout and noise, the metrics of the epoch so far, the position in the
-    mixture, and the state of its schedule.
+    same weights and logs, to the bit, as a run without the interruption. The state holds the
+    weights, the optimizer, the seeds of dropout and noise, the metrics of the epoch so far, the
+    position in the mixture, and the state of its schedule and of the other callbacks of `fit`:
+    Keras' `EarlyStopping`, `ReduceLROnPlateau` and `ModelCheckpoint`, and all that have methods
+    `get_state`, which returns a dict of arrays, and `set_state`, which takes it.
 
-    If the process dies while the state is written, the state before it remains: each one is written
-    to a new file, which then takes the place of the old one in one step. Only the training since
-    the last complete save is lost, and runs again.
+    Nothing good is overwritten. A state is written to a new file, which then takes the place of the
+    old one in one step, so that a process may die at any moment. A state that is not finite is not
+    written at all: training stops with a `FloatingPointError` that names the task and the step. If
+    the newest state is damaged, training resumes from the one before it, with a warning. While a
+    training runs, another one in its directory is refused.
 
-    On the replicas of a `MirroredStrategy`, the metrics of the interrupted epoch are equal up to
-    rounding. A run that has ended stays ended: `fit` with more `epochs` continues it, `fit` with
-    the same number does nothing. Other callbacks keep their own state, such as the best value of
-    `EarlyStopping`, only if they are listed here.
+    What a state belongs to is compared with what is there. Other tasks, another optimizer or
+    another mixture are refused. Other settings, such as the learning rate, and other examples give
+    a warning, and hold: so a training that diverged continues without the cause.
+
+    A run that has ended stays ended, also if `EarlyStopping` ended it: `fit` with more `epochs`
+    continues it, `fit` with the same number does nothing.
 
     Args:
-        directory: where to keep the state, in one file `state.npz`; created if it does not exist.
+        directory: where to keep the states; created if it does not exist. The newest is
+            `state.npz`, those before it are `state.1.npz`, `state.2.npz`, ...
         position: the `kmm.data.Position` that `kmm.data.mix` was given.
         save_freq: number of steps between saves, or `"epoch"`; the end of an epoch is always saved.
-        callbacks: other callbacks whose state is part of the training run. They have methods
-            `get_state`, which returns a dict of arrays, and `set_state`, which takes it. In `fit`,
-            list them, and all that change the model or the optimizer, before this one. The schedule
-            of the mixture need not be listed.
+        callbacks: callbacks whose state is part of the training run and that `MultiModel.fit` does
+            not find itself, in another model than a `MultiModel`. There, list them before this one
+            in `fit`; `MultiModel.fit` calls this one last wherever it stands.
+        keep: how many states to keep.
 
     Raises:
         ValueError: an argument is out of range, or no file can be written in `directory`. At the
-            start of training: the state is damaged, or is that of another model or mixture; or
-            `fit` does not train on the mixture of `position`.
+            start of training: another process trains in the directory, there is no room for a
+            state, all states are damaged, or they are of other tasks, another model, optimizer or
+            mixture; or `fit` does not train on the mixture of `position`.
+        FloatingPointError: in training, a loss, or a weight that is to be saved, is not finite.
+        OSError: in training, a state can no longer be written. The one before remains.
 
     Example:
 
@@ -61,12 +97,15 @@ class Resume(keras.callbacks.Callback):
     ```
     """
 
+    runs_last = True  # in `MultiModel.fit`: it saves what the other callbacks know after a step
+
     def __init__(
         self,
         directory: str | os.PathLike,
         position: Position,
         save_freq: int | str = "epoch",
         callbacks: Sequence[keras.callbacks.Callback] = (),
+        keep: int = 3,
     ):
         super().__init__()
         if not isinstance(position, Position):
@@ -79,7 +118,7 @@ class Resume(keras.callbacks.Callback):
                 f"Received: save_freq={save_freq!r}"
             )
         for callback in callbacks:
-            if not hasattr(callback, "get_state") or not hasattr(callback, "set_state"):
+            if not _has_state(callback):
                 raise ValueError(
                     "`callbacks` must have methods `get_state` and `set_state`. "
                     f"Received: {type(callback).__name__}"
@@ -87,18 +126,18 @@ class Resume(keras.callbacks.Callback):
         self.path = writable_directory("directory", directory) / "state.npz"
         self.position = position
         self.save_freq = save_freq
+        self.keep = positive_int("keep", keep)
         is_epoch = save_freq == "epoch"
         self._interval = float("inf") if is_epoch else positive_int("save_freq", save_freq)
         self.callbacks = list(callbacks)
+        self.first_step = 0  # steps of this epoch before the process began
+        self._lock: DirectoryLock | None = None
         self._resumed = None  # epoch, step and arrays of the state that training began with
         self._epoch = 0
-        self._first = 0  # steps of this epoch before the process began
         self._step = 0  # steps of this epoch
         self._saved = 0  # step of this epoch at the last save
 
     def on_train_begin(self, logs: dict | None = None):
-        # Once more: the directory may have changed since, and this is the last moment to find out.
-        writable_directory("directory", self.path.parent)
         self._resumed = None
         # An error may have ended an earlier run before `fit` read it.
         _keras_compat.set_initial_epoch(self.model, None)
@@ -106,91 +145,161 @@ class Resume(keras.callbacks.Callback):
         self.position.check_steps(self.params["steps"])
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
-        if self.path.exists():
-            self._load()
+        # Once more: the directory may have changed since, and this is the last moment to find out.
+        directory = writable_directory("directory", self.path.parent, self._num_bytes())
+        self._lock = DirectoryLock(directory)
+        self._lock.acquire()
+        clear_leftovers(self.path)
+        self._identity = describe(self.model)
+        self._examples = None
+        states = [path for path in (self.path, *older_states(self.path)) if path.exists()]
+        if states:
+            self._load(*_first_whole(states))
+        self._examples = self._examples or self.position.fingerprints()
+        self._callback_arrays()  # a state that cannot be saved is found now
+        self._check = FiniteCheck(self.model)
 
     def on_train_end(self, logs: dict | None = None):
         _keras_compat.set_initial_epoch(self.model, None)  # of a run that had nothing left to do
+        self.release()
+
+    def release(self) -> None:
+        """Lets others train in the directory; `MultiModel.fit` calls it, however it ends."""
+        if self._lock is not None:
+            self._lock.release()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None):
         _keras_compat.set_initial_epoch(self.model, None)  # `fit` has read it
-        self._epoch, self._first = epoch, 0
+        self._epoch, self.first_step = epoch, 0
         if self._resumed is not None and self._resumed[0] == epoch:
-            self._first = self._resumed[1]
-            if self._first:
-                # Once more: `fit` has reset the metrics since training began.
-                self._assign(self._resumed[2])
-        self._step = self._saved = self._first
-        self.position.move(epoch, self._first)
+            self.first_step = self._resumed[1]
+            if self.first_step:
+                # Once more: `fit` has reset the metrics, and the counters of experts.
+                self._assign(self._resumed[2], ["model", "metrics"])
+        self._resumed = None
+        self._step = self._saved = self.first_step
+        self.position.move(epoch, self.first_step)
         # The mixture holds the rest of the epoch only.
-        _keras_compat.expect_steps(self.fit_batches, self.params["steps"] - self._first)
+        _keras_compat.expect_steps(self.fit_batches, self.params["steps"] - self.first_step)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None):
         # `batch` is the last of several with `steps_per_execution`, and may be past the end.
-        self._step = min(self._first + batch + 1, self.params["steps"])
-        is_due = self._step - self._saved >= self._interval
+        self._step = min(self.first_step + batch + 1, self.params["steps"])
+        check_losses(logs or {}, self._where())
+        # A callback that ends training in the middle of an epoch may be there to resume it later.
+        is_due = self._step - self._saved >= self._interval or self.model.stop_training
         if is_due and self._step < self.params["steps"]:
             self._save(self._epoch, self._step)
             self._saved = self._step
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None):
-        self._resumed = None
-        self._save(epoch + 1, 0)
+        if self._step == self.params["steps"]:
+            self._save(epoch + 1, 0)
+
+    def _where(self):
+        return f"step {self._step} of epoch {self._epoch + 1}"
 
     def _variables(self):
         optimizer, metrics = self.model.optimizer.variables, self.model.metrics_variables
         return {"model": self.model.variables, "optimizer": optimizer, "metrics": metrics}
 
+    def _num_bytes(self):
+        variables = [v for of_kind in self._variables().values() for v in of_kind]
+        sizes = [math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in variables]
+        return sum(sizes) + 512 * len(sizes)  # with the headers of a file
+
     def _owners(self):
         """Returns by name whatever else has a state."""
         owners = {str(number): callback for number, callback in enumerate(self.callbacks)}
-        if self.position.schedule is not None:
-            owners["schedule"] = self.position.schedule
+        schedule = self.position.schedule
+        if schedule is not None:
+            owners["schedule"] = schedule
+        listed = {*map(id, [self, schedule, *self.callbacks])}
+        counts = collections.Counter()
+        for callback in getattr(self.model, "callbacks_of_fit", ()):
+            if id(callback) not in listed and _has_state(callback):
+                name = type(callback).__name__
+                owners[f"{name} {counts[name]}"] = callback
+                counts[name] += 1
         return owners
 
+    def _callback_arrays(self):
+        arrays = {}
+        for owner, source in self._owners().items():
+            own = hasattr(source, "get_state")
+            state = source.get_state() if own else callback_state(source)
+            arrays.update({f"{owner}/{key}": np.asarray(value) for key, value in state.items()})
+        bad = [name for name, array in arrays.items() if array.dtype.hasobject]
+        if bad:
+            raise ValueError(
+                f"`get_state` of a callback must return a dict of arrays. Received: {bad[0]!r}, "
+                "which is none"
+            )
+        return arrays
+
     def _save(self, epoch, step):
+        # It is about to be stopped, and the state before is better.
+        callbacks = getattr(self.model, "callbacks_of_fit", ())
+        if any(getattr(callback, "suspicious", False) for callback in callbacks):
+            return
+        self._check(self._where())
         arrays = {
             f"{kind}/{number}": keras.ops.convert_to_numpy(variable)
             for kind, variables in self._variables().items()
             for number, variable in enumerate(variables)
         }
-        for owner, source in self._owners().items():
-            arrays.update({f"{owner}/{key}": value for key, value in source.get_state().items()})
+        parts = replica_parts(self._variables()["metrics"])
+        arrays.update({f"parts/{number}": array for number, array in parts.items()})
         metadata = {
             "epoch": epoch,
             "step": step,
             "mixture": self.position.mixture,
             "variables": {kind: _shapes(v) for kind, v in self._variables().items()},
+            "identity": self._identity,
+            "learning_rate": learning_rate(self.model.optimizer),
+            "examples": self._examples,
         }
-        write_state(self.path, metadata, arrays)
+        write_state(self.path, metadata, {**arrays, **self._callback_arrays()}, self.keep)
 
-    def _load(self):
-        metadata, arrays = read_state(self.path)
-        self._check(metadata)
+    def _load(self, path, metadata, arrays):
+        self._check_model(path, metadata)
+        rate = self._compare(path, metadata)
         epoch, step = metadata["epoch"], metadata["step"]
         self._assign(arrays)
+        if rate is not None:
+            set_learning_rate(self.model.optimizer, rate)
         for owner, target in self._owners().items():
             prefix = f"{owner}/"
             state = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            target.set_state(state)
+            if hasattr(target, "set_state"):
+                if state or owner == "schedule":
+                    target.set_state(state)
+            elif state:
+                set_callback_state(target, state)
+        if any(map(_has_stopped, getattr(self.model, "callbacks_of_fit", ()))):
+            epoch, step = max(epoch, self.params["epochs"]), 0
         self.position.move(epoch, step)
         _keras_compat.set_initial_epoch(self.model, epoch)
         self._resumed = epoch, step, arrays
 
-    def _assign(self, arrays):
-        for kind, variables in self._variables().items():
-            for number, variable in enumerate(variables):
+    def _assign(self, arrays, kinds=("model", "optimizer", "metrics")):
+        for kind in kinds:
+            for number, variable in enumerate(self._variables()[kind]):
                 array = arrays[f"{kind}/{number}"]
                 if array.dtype.kind == "V":  # a dtype that NumPy has no name for, like bfloat16
                     array = array.view(variable.dtype)
                 variable.assign(array)
+        prefix = "parts/"
+        parts = {int(k[len(prefix) :]): v for k, v in arrays.items() if k.startswith(prefix)}
+        set_replica_parts(self._variables()["metrics"], parts)
 
-    def _check(self, metadata):
+    def _check_model(self, path, metadata):
+        check_same(self._identity, metadata["identity"], path)
         for kind, variables in self._variables().items():
             here, there = _shapes(variables), metadata["variables"][kind]
             if here != there:
                 raise ValueError(
-                    f"`directory` must hold a state of the same model and optimizer: {self.path} "
+                    f"`directory` must hold a state of the same model and optimizer: {path} "
                     f"has other {kind} variables. Received: {_difference(here, there)}"
                 )
         here, there = self.position.mixture or {}, metadata["mixture"]
@@ -198,9 +307,80 @@ class Resume(keras.callbacks.Callback):
         if different:
             key = different[0]
             raise ValueError(
-                f"`position` must be that of the mixture whose training {self.path} has. "
+                f"`position` must be that of the mixture whose training {path} has. "
                 f"Received: {key}={here[key]} instead of {key}={there.get(key)}"
             )
+
+    def _compare(self, path, metadata):
+        """Warns of other settings and examples; returns the learning rate to set, or None."""
+        there = metadata["identity"]
+        texts = differences(self._identity, there)
+        # It may have moved since the training began, and with it that of this model.
+        rate = self._identity["learning_rate"]
+        same_rate = rate in (there["learning_rate"], metadata["learning_rate"])
+        if same_rate:
+            self._identity["learning_rate"] = there["learning_rate"]
+        else:
+            texts.insert(0, f"learning_rate={rate} instead of {metadata['learning_rate']}")
+        counts = {task: count for task, (count, _) in metadata["examples"].items()}
+        self._examples = self.position.fingerprints(counts)
+        tasks = [t for t, found in metadata["examples"].items() if self._examples.get(t) != found]
+        texts += [f"other examples of task {task!r}" for task in tasks]
+        if texts:
+            user_warnings.warn(
+                f"The training of {path} resumes with other settings or examples than it had, "
+                f"which hold from here on: {listed(texts)}."
+            )
+        return None if same_rate else rate
+
+
+def _first_whole(paths):
+    """Returns path, metadata and arrays of the first state that is whole; warns of the others."""
+    errors = []
+    for path in paths:
+        try:
+            metadata, arrays = read_state(path)
+            _check_whole(path, metadata, arrays)
+        except ValueError as error:
+            errors.append(error)
+            continue
+        newest = paths[0].with_name("state.npz")
+        if path != newest:
+            reason = f"is damaged ({errors[0].__cause__ or errors[0]})" if errors else "is missing"
+            user_warnings.warn(
+                f"{newest} {reason}. Training resumes from the state before it, {path.name}."
+            )
+        return path, metadata, arrays
+    raise errors[0]
+
+
+def _check_whole(path, metadata, arrays):
+    """Raises a ValueError if a state lacks something that every state has."""
+    try:
+        ints = [metadata["epoch"], metadata["step"]]
+        known = all(isinstance(number, int) and number >= 0 for number in ints)
+        known &= all(isinstance(metadata[key], dict) for key in ("mixture", "identity", "examples"))
+        metadata["learning_rate"]
+        for kind in ("model", "optimizer", "metrics"):
+            shapes = [
+                list(arrays[f"{kind}/{i}"].shape) for i in range(len(metadata["variables"][kind]))
+            ]
+            known &= shapes == metadata["variables"][kind]
+    except (KeyError, TypeError) as error:
+        raise ValueError(damaged(path, f"{type(error).__name__}: {error}")) from error
+    if not known:
+        raise ValueError(damaged(path, "its parts do not fit each other"))
+
+
+def _has_state(callback):
+    own = hasattr(callback, "get_state") and hasattr(callback, "set_state")
+    return own or has_state(callback)
+
+
+def _has_stopped(callback):
+    if not isinstance(callback, keras.callbacks.EarlyStopping):
+        return False
+    return callback.stopped_epoch > 0 and callback.wait >= callback.patience
 
 
 def _shapes(variables):

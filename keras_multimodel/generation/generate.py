@@ -22,10 +22,16 @@ from keras_multimodel.generation.inputs import (
 )
 from keras_multimodel.generation.loop import PADDING, SamplingLoop
 from keras_multimodel.generation.outputs import Generation, Hypothesis, Stream, StreamPieces
-from keras_multimodel.ops.compiled import compiled, in_threads, rows_per_thread, worth_xla
+from keras_multimodel.ops.compiled import (
+    claim_xla,
+    compiled,
+    in_threads,
+    rows_per_thread,
+    worth_xla,
+)
 
 _MAX_BATCH = 64  # inputs of one batch
-_MAX_PROGRAMS = 32  # kept per task, two for each bucket of shapes
+_MAX_PROGRAMS = 24  # kept per task, two for each bucket of shapes; a few MB each
 
 
 class Request(NamedTuple):
@@ -61,6 +67,7 @@ class TaskGenerator:
         self.targets = RawBatcher(task.name, "targets", task.targets, None)
         self.traces = 0  # how often something was compiled
         self._programs: dict = {}  # in the order of their last use
+        self._xla_programs: dict = {}  # kept: to forget one would not free it
         self._lock = Lock()
         variables = [*read.variables, *(write.variables if write is not None else [])]
         # Each once: the target net may be the input net too.
@@ -171,7 +178,7 @@ class TaskGenerator:
             key: tells programs apart. The `id` of an object may be part of it: a program keeps the
                 objects that it uses alive for as long as its key is known.
             function: what is compiled, if no program has this key.
-            xla: whether XLA compiles it.
+            xla: whether XLA compiles it, as long as the process has few such programs.
         """
 
         def counted(*args):
@@ -179,7 +186,13 @@ class TaskGenerator:
             return function(*args)
 
         with self._lock:
-            program = self._programs.pop(key, None) or compiled(counted, self._variables, xla)
+            if key in self._xla_programs:
+                return self._xla_programs[key]
+            program = self._programs.pop(key, None)
+            if program is None and xla and claim_xla():
+                self._xla_programs[key] = compiled(counted, self._variables, xla=True)
+                return self._xla_programs[key]
+            program = program or compiled(counted, self._variables)
             self._programs[key] = program
             if len(self._programs) > _MAX_PROGRAMS:
                 del self._programs[next(iter(self._programs))]

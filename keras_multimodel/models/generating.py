@@ -1,5 +1,6 @@
 """What a trained model does: generate outputs for raw inputs, and score given ones."""
 
+import threading
 from typing import Any
 
 import keras
@@ -10,6 +11,9 @@ from keras_multimodel.generation.outputs import Generation, Stream
 from keras_multimodel.models import graph
 from keras_multimodel.models.body import Body
 from keras_multimodel.models.task import Task
+from keras_multimodel.models.watch import refuse_beside_fit
+
+_graphs = threading.Lock()  # one thread at a time calls layers to make a graph
 
 
 class GeneratingModel(keras.Model):
@@ -93,10 +97,13 @@ class GeneratingModel(keras.Model):
 
     def _generator(self, name: str) -> TaskGenerator:
         task = self._task(name)
+        if keras.backend.backend() == "jax":
+            refuse_beside_fit(self, "generate")
         # Made at the first call: a model that only trains pays for no second graph.
-        if name not in self._generators:
-            self._generators[name] = graph.make_generator(task, self._body)
-        return self._generators[name]
+        with _graphs:
+            if name not in self._generators:
+                self._generators[name] = graph.make_generator(task, self._body)
+            return self._generators[name]
 
     def _task(self, name: str) -> Task:
         if name not in self._tasks:

@@ -183,6 +183,7 @@ class MultiModel(MultiTaskTraining, GrowingModel, SummaryModel):
         self._groups = {"encoder_groups": encoder_groups, "decoder_groups": decoder_groups}
         self._generators = {}
         self.task_weighting = None  # `compile` makes it
+        _keras_compat.keep_losses_per_thread(self)
 
     @classmethod
     def from_variant(cls, variant: str, tasks: Sequence[Task], **overrides: Any) -> "MultiModel":

@@ -13,6 +13,7 @@ from keras_multimodel.metrics import StepMean
 from keras_multimodel.models import validation as checks
 from keras_multimodel.models.compile_guard import CompileGuard
 from keras_multimodel.models.task import Task
+from keras_multimodel.models.watch import Watch, refuse_beside_fit, watched_by
 from keras_multimodel.ops.compiled import under_xla
 from keras_multimodel.weighting import joint_loss
 from keras_multimodel.weighting.gradient_step import clipped_step, clips_on_replicas
@@ -30,6 +31,7 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
     # Of the `fit` or `evaluate` that runs.
     _train_guard: CompileGuard | None = None
     _test_guard: CompileGuard | None = None
+    _watch: Watch | None = None  # of the `fit`, or else the `evaluate`, that runs
 
     # Fills in a loss, a weight and metrics for every task, and clones the method that weighs them.
     def compile(
@@ -98,6 +100,11 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         }
         _keras_compat.set_loss_tracker(self, StepMean(name="loss"))
 
+    @property
+    def callbacks_of_fit(self) -> tuple[keras.callbacks.Callback, ...]:
+        """The callbacks of the `fit` that runs, in the order in which it calls them."""
+        return () if self._watch is None else tuple(self._watch.callbacks)
+
     def get_compile_config(self):
         config = super().get_compile_config()
         return {**config, **self._own_compile_config} if config else config
@@ -127,6 +134,13 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
     def test_step(self, *args):
         self._note_shapes(self._test_guard, args[-1])
         return super().test_step(*args)
+
+    # Drops updates of variables: the experts would count the tokens for the metrics of training.
+    def predict_step(self, *args):
+        if keras.backend.backend() == "jax":
+            return super().predict_step(*args)
+        with keras.StatelessScope():
+            return super().predict_step(*args)
 
     def _note_shapes(self, guard, batch):
         # JAX calls a step only to compile it, unless it runs eagerly.
@@ -171,6 +185,7 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
             ValueError: the data has no batch; a batch lacks a task or has an unknown key; an array
                 has the wrong rank or dtype, or holds ids outside the vocabulary.
         """
+        refuse_beside_fit(self, "fit")
         arguments = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         arguments["x"] = checks.check_data(self._tasks, x, y)
         if arguments.get("validation_data") is not None:
@@ -182,8 +197,13 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         if hasattr(x, "element_spec"):
             arguments.setdefault("shuffle", False)  # it has its own order, and Keras would warn
         _infer_modes(self, arguments.get("callbacks"))
-        watch = _Watch(self.task_weighting)
-        with self._guarded("fit", arguments), checks.value_errors(), _watched_by(watch, arguments):
+        watch = Watch(self.task_weighting)
+        with (
+            self._guarded("fit", arguments),
+            checks.value_errors(watch.step),
+            watched_by(watch, arguments),
+            self._used_by(watch),
+        ):
             return super().fit(**arguments)
 
     def evaluate(self, x: Any = None, y: dict | None = None, *args, **kwargs):
@@ -203,13 +223,16 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         """
         if _keras_compat.is_validation_of_fit(kwargs):  # `fit` has checked and watches the data
             return super().evaluate(x, y, *args, **kwargs)
+        refuse_beside_fit(self, "evaluate")
         arguments = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs).arguments
         arguments.update(arguments.pop("kwargs", {}))
         arguments["x"] = checks.check_data(self._tasks, x, y)
+        watch = Watch()
         with (
             self._guarded("evaluate", arguments),
             checks.value_errors(),
-            _watched_by(_Watch(), arguments),
+            watched_by(watch, arguments),
+            self._used_by(self._watch or watch),
         ):
             return super().evaluate(**arguments)
 
@@ -227,6 +250,8 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         Raises:
             ValueError: the inputs do not fit, as for `fit`.
         """
+        if keras.backend.backend() == "jax":
+            refuse_beside_fit(self, "predict")
         with checks.value_errors():
             return super().predict(checks.check_predict_data(self._tasks, x), *args, **kwargs)
 
@@ -246,6 +271,18 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
             yield
         finally:
             self._train_guard, self._test_guard = before
+
+    @contextlib.contextmanager
+    def _used_by(self, watch):
+        """Has callbacks know of each other, and release what they hold, however training ends."""
+        before, self._watch = self._watch, watch
+        try:
+            yield
+        finally:
+            self._watch = before
+            for callback in watch.callbacks if before is None else ():
+                if hasattr(callback, "release"):
+                    callback.release()
 
     def make_variables(self) -> None:
         """Makes the variables of a compiled model's optimizer, losses and metrics.
@@ -271,33 +308,6 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
                 self.compute_metrics(x=None, y=y, y_pred=y_pred)
 
 
-class _Watch(keras.callbacks.Callback):
-    """Ends the epochs of the task weighting, and refuses data without a batch.
-
-    `reset_metrics` does not tell that an epoch ended: an `evaluate` in the middle of one, such as
-    in a callback, calls it too. Keras trains on data without a batch and gives a warning only; the
-    logs are then empty.
-    """
-
-    def __init__(self, weighting: TaskWeighting | None = None):
-        super().__init__()
-        self._weighting = weighting
-        self._argument = "x"
-
-    def on_train_begin(self, logs=None):
-        self._argument = "validation_data"  # what is evaluated from here on
-
-    def on_epoch_end(self, epoch, logs=None):
-        if "loss" not in (logs or {}):
-            raise ValueError(checks.EMPTY.format("x"))
-        if self._weighting is not None:
-            self._weighting.end_epoch()
-
-    def on_test_end(self, logs=None):
-        if not logs:
-            raise ValueError(checks.EMPTY.format(self._argument))
-
-
 def _infer_modes(model, callbacks):
     """Tells callbacks with `mode="auto"` whether a task's metric is better up or down.
 
@@ -308,22 +318,3 @@ def _infer_modes(model, callbacks):
         if getattr(callback, "mode", None) == "auto":
             direction = _keras_compat.direction_of(model, str(callback.monitor))
             callback.mode = {"up": "max", "down": "min", None: "auto"}[direction]
-
-
-@contextlib.contextmanager
-def _watched_by(watch, arguments):
-    """Adds a callback to the arguments of `fit` or `evaluate`.
-
-    It comes first, so that a callback that saves the state of training saves an epoch that ended.
-    """
-    callbacks = arguments.get("callbacks")
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.callbacks.insert(0, watch)
-        try:
-            yield
-        finally:
-            callbacks.callbacks.remove(watch)
-    else:
-        given = [] if callbacks is None else keras.tree.flatten(callbacks)
-        arguments["callbacks"] = [watch, *given]
-        yield

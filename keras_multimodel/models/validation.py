@@ -5,7 +5,7 @@ import contextlib
 import inspect
 import itertools
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import keras
@@ -151,14 +151,18 @@ def check_values(tasks: dict[str, Task], x: dict, y: dict | None = None) -> None
         ValueError: naming the task, the key, and the first wrong value.
     """
     for argument, value, net in _parts(tasks, x, y):
+        value = np.asarray(value)
+        if keras.backend.is_float_dtype(value.dtype.name) and not net.nan_is_gap:
+            with np.errstate(over="ignore"):
+                broken = np.argwhere(~np.isfinite(value.astype("float32")))
+            if broken.size:
+                raise ValueError(_finite_message(argument) + str(int(broken[0, 0])))
         size = net.num_ids
         if size is not None:
-            value = np.asarray(value)
             wrong = value[(value < _least(argument, net)) | (value >= size)]
             if wrong.size:
                 raise ValueError(_range_message(argument, size) + str(int(wrong.ravel()[0])))
         if net.nan_is_gap:
-            value = np.asarray(value)
             wrong = value[np.isinf(value)]
             if wrong.size:
                 raise ValueError(_infinite_message(argument) + str(wrong.ravel()[0]))
@@ -230,19 +234,27 @@ def check_predict_data(tasks: dict[str, Task], x: Any) -> Any:
 
 
 @contextlib.contextmanager
-def value_errors() -> Iterator[None]:
-    """Raises what `check_data` finds in a batch of a `tf.data.Dataset` as a ValueError."""
+def value_errors(step: Callable[[], str] = str) -> Iterator[None]:
+    """Raises what `check_data` finds in a batch of a `tf.data.Dataset` as a ValueError.
+
+    Args:
+        step: tells which step is read, for the message.
+
+    Raises:
+        ValueError: the data did not fit.
+    """
     try:
         yield
     except Exception as error:
         # TensorFlow wraps the message in its own, with the name of the operation that failed.
         found = re.search(
-            r"assertion failed: \[(`[^\n]*?Received: (?:shape=)?)\] \[([^\]]*)\]", str(error)
+            r"assertion failed: \[(`[^\n]*?Received: [^\]\n]*)\] \[([^\]]*)\]", str(error)
         )
         if found is None or isinstance(error, ValueError):
             raise
         # TensorFlow prints strings with their quotes escaped.
-        raise ValueError((found[1] + found[2]).replace("\\'", "'")) from None
+        where = f", in the batch of {step()}" if step() else ""
+        raise ValueError((found[1] + found[2]).replace("\\'", "'") + where) from None
 
 
 EMPTY = "`{}` must hold at least one batch. Received: an empty data set"
@@ -281,6 +293,10 @@ def _assert_values(tf, argument, value, net):
     if net.nan_is_gap:
         infinite = tf.reduce_any(tf.math.is_inf(tf.cast(value, "float32")))
         tf.debugging.Assert(tf.logical_not(infinite), [_infinite_message(argument), "inf"])
+    elif value.dtype.is_floating:
+        finite = tf.math.is_finite(tf.cast(value, "float32"))
+        row = tf.concat([tf.where(tf.logical_not(finite))[:, 0], [0]], axis=0)[0]
+        tf.debugging.Assert(tf.reduce_all(finite), [_finite_message(argument), row])
     if None in value.shape[1:]:
         shape = tf.shape(value)
         message = _shape_message(argument, net)
@@ -308,6 +324,10 @@ def _infinite_message(argument):
 
 def _range_message(argument, size):
     return f"`{argument}` must hold ids from 0 to {size - 1}. Received: "
+
+
+def _finite_message(argument):
+    return f"`{argument}` must hold finite numbers. Received: NaN or infinity in row "
 
 
 def _shape_message(argument, net):

@@ -8,6 +8,7 @@ batch was split.
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_multimodel.typing import Tensor
 
@@ -44,3 +45,36 @@ def replica_id() -> int:
 
     # None while a strategy of one device traces: there the number is no constant.
     return int(tf.get_static_value(context.replica_id_in_sync_group) or 0)
+
+
+def replica_parts(variables: list[keras.Variable]) -> dict[int, np.ndarray]:
+    """Returns what each replica holds of variables that are the sum of their replicas.
+
+    Args:
+        variables: the variables, outside of a step.
+
+    Returns:
+        number of the variable -> `(replicas, *shape)`, of those that differ between replicas;
+        nothing with one device, or on another backend than TensorFlow.
+    """
+    parts = {number: _components(variable) for number, variable in enumerate(variables)}
+    return {n: np.stack([part.numpy() for part in found]) for n, found in parts.items() if found}
+
+
+def set_replica_parts(variables: list[keras.Variable], parts: dict[int, np.ndarray]) -> None:
+    """Sets what `replica_parts` returned, where there are as many replicas as there were."""
+    for number, arrays in parts.items():
+        found = _components(variables[number])
+        if len(found) == len(arrays):
+            for part, array in zip(found, arrays):
+                part.assign(array)
+
+
+def _components(variable):
+    if keras.backend.backend() != "tensorflow":
+        return ()
+    import tensorflow as tf
+
+    value = variable.value
+    on_read = getattr(value, "synchronization", None) == tf.VariableSynchronization.ON_READ
+    return value.values if on_read and len(getattr(value, "values", ())) > 1 else ()

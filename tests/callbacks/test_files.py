@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 
 import numpy as np
 import pytest
@@ -123,8 +124,10 @@ files.write_state(pathlib.Path(sys.argv[2]), {}, {})
 def test_the_old_state_remains_if_the_process_dies(path):
     died = subprocess.run([sys.executable, "-c", _DIES, files.__file__, str(path)])
     assert died.returncode == 9
-    assert (path.parent / "state.npz.tmp").read_bytes() == b"half of it"
+    (left,) = path.parent.glob("state.npz.*.tmp")
+    assert left.read_bytes() == b"half of it"
     assert_whole(path)
+    files.clear_leftovers(path)
     files.write_state(path, METADATA, ARRAYS)
     assert_whole(path)
     assert [file.name for file in path.parent.iterdir()] == ["state.npz"]
@@ -171,3 +174,101 @@ def test_a_directory_is_made_and_left_empty(tmp_path):
     assert path == tmp_path / "a" / "b" and list(path.iterdir()) == []
     (tmp_path / "link").symlink_to(path)
     assert files.writable_directory("directory", tmp_path / "link") == tmp_path / "link"
+
+
+def test_states_before_the_newest_are_kept(path):
+    for number in range(4):
+        files.write_state(path, {"number": number}, {}, keep=3)
+    states = [path, *files.older_states(path)]
+    assert [file.name for file in states] == ["state.npz", "state.1.npz", "state.2.npz"]
+    assert [files.read_state(file)[0]["number"] for file in states] == [3, 2, 1]
+    files.write_state(path, {"number": 4}, {}, keep=2)
+    assert [file.name for file in files.older_states(path)] == ["state.1.npz"]
+    files.write_state(path, {"number": 5}, {})
+    assert files.older_states(path) == [] and files.read_state(path)[0] == {"number": 5}
+
+
+def test_a_full_disk_leaves_the_old_state(path, monkeypatch):
+    def full(file, **arrays):
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(OSError, match="no state can be written .*No space left .*state.npz"):
+            files.write_state(path, {}, {}, keep=3)
+    assert_whole(path)
+    assert [file.name for file in path.parent.iterdir()] == ["state.npz"]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs posix_fallocate")
+def test_a_disk_without_room_is_found_at_once(tmp_path):
+    message = r"`directory` must be .*no file of 1,000,000,000,000,000,000 bytes can be written"
+    with pytest.raises(ValueError, match=message):
+        files.writable_directory("directory", tmp_path, 10**18)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_byte_that_is_changed_is_harmless_or_the_one_error(path):
+    whole = path.read_bytes()
+    errors = 0
+    for place in range(len(whole)):
+        for flip in (1, 128):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+            try:
+                assert_whole(path)
+            except ValueError as error:
+                assert "must hold a whole state of a training" in str(error)
+                errors += 1
+    assert errors > len(whole)
+
+
+_LOCKS = """
+import importlib.util, pathlib, sys
+spec = importlib.util.spec_from_file_location("files", sys.argv[1])
+files = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(files)
+files.DirectoryLock(pathlib.Path(sys.argv[2])).acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="there are no locks")
+def test_a_directory_is_that_of_one_process(tmp_path):
+    arguments = [sys.executable, "-c", _LOCKS, files.__file__, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    lock = files.DirectoryLock(tmp_path)
+    with subprocess.Popen(arguments, **pipes) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(
+            ValueError, match=f"Received: .*, in which process {other.pid} of .* is"
+        ):
+            lock.acquire()
+        other.kill()
+    lock.acquire()  # a killed process leaves no lock
+    again = files.DirectoryLock(tmp_path)
+    again.acquire()  # of this thread, whose earlier training must have ended
+    lock.release()  # not the holder any more
+    again.release()
+    subprocess.run(arguments, input="", text=True, check=True, capture_output=True)
+
+
+def test_a_directory_is_that_of_one_thread(tmp_path):
+    lock, done, held = files.DirectoryLock(tmp_path), threading.Event(), threading.Event()
+
+    def train():
+        lock.acquire()
+        held.set()
+        done.wait()
+
+    thread = threading.Thread(target=train, name="first")
+    thread.start()
+    held.wait()
+    with pytest.raises(ValueError, match="in which thread 'first' is training"):
+        files.DirectoryLock(tmp_path).acquire()
+    done.set()
+    thread.join()
+    other = files.DirectoryLock(tmp_path)
+    other.acquire()  # the thread has ended
+    other.release()

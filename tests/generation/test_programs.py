@@ -73,6 +73,23 @@ def test_few_programs_are_kept(monkeypatch):
     assert written(model, max_length=3) == first
 
 
+def test_xla_compiles_few_programs_which_are_kept(monkeypatch):
+    """What TensorFlow compiled with XLA it keeps: to forget a program and make it anew adds up."""
+    made = []
+
+    def compiled(function, variables, xla=False):
+        made.append(xla)
+        return object()
+
+    monkeypatch.setattr(generate, "compiled", compiled)
+    monkeypatch.setattr(generate, "_MAX_PROGRAMS", 1)
+    monkeypatch.setattr(programs, "_claims", iter(range(2)))
+    generator = build_ids()._generator("copy")
+    found = [generator.program((key,), len, xla=True) for key in "abcdac"]
+    assert made == [True, True, False, False, False]
+    assert found[4] is found[0] and found[5] is not found[2]
+
+
 def test_a_constraint_is_never_taken_for_an_earlier_one(monkeypatch):
     monkeypatch.setattr(generate, "_MAX_PROGRAMS", 2)
     model = build_ids()

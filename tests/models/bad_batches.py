@@ -103,6 +103,18 @@ BAD = {
         "Received: -1",
     ),
 }
+BAD["not a number"] = (
+    "x digits inputs",
+    lambda a: put((1, 2, 3, 0), np.nan)(a.astype("float32")),
+    "`x['digits']['inputs']` must hold finite numbers",
+    "Received: NaN or infinity in row 1",
+)
+BAD["infinite as float32"] = (
+    "x digits inputs",
+    lambda a: put((0, 2, 3, 0), 1e300)(a.astype("float64")),
+    "`x['digits']['inputs']` must hold finite numbers",
+    "Received: NaN or infinity in row 0",
+)
 BAD_TARGETS = {
     "no targets of a task": ("y digits", None, "`y` must have", "missing: ['digits']"),
     "unknown targets": (

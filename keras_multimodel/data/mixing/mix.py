@@ -153,7 +153,7 @@ def mix(
         "schedule": kind,
     }
     where = Position() if position is None else position
-    where.bind(description, schedule)
+    where.bind(description, schedule, datasets)
     draws = None
     if schedule is not None:
         schedule.bind(sizes, seed, where, steps)

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_multimodel.argument_checks import positive_int
-from keras_multimodel.data.mixing.schedules.schedule import Schedule, TaskDraws
+from keras_multimodel.data.mixing.fingerprint import fingerprint
+from keras_multimodel.data.mixing.schedules.schedule import Schedule, TaskDraws, weak_method
 from keras_multimodel.data.mixing.task_batches import TaskReader
 
 
@@ -41,6 +42,7 @@ class Position:
         # Set by `bind`: what the contents of an epoch depend on, and the schedule of the mixture.
         self.mixture: dict | None = None
         self.schedule: Schedule | None = None
+        self._datasets: Mapping[str, tf.data.Dataset] = {}
         self._steps = None
         self.move(epoch, step)
 
@@ -65,12 +67,18 @@ class Position:
         self.epoch, self.step = self.epoch + 1, 0
         return begun
 
-    def bind(self, mixture: dict, schedule: Schedule | None = None) -> None:
+    def bind(
+        self,
+        mixture: dict,
+        schedule: Schedule | None = None,
+        datasets: Mapping[str, tf.data.Dataset] | None = None,
+    ) -> None:
         """Ties the position to a mixture; `mix` calls it.
 
         Args:
             mixture: what the contents of an epoch depend on, in a form that JSON can hold.
             schedule: the schedule of the mixture, or None.
+            datasets: task name -> examples.
 
         Raises:
             ValueError: `step` is past the end of an epoch.
@@ -79,6 +87,19 @@ class Position:
         self._steps = mixture["steps"]
         self.mixture = json.loads(json.dumps(mixture))  # `Resume` compares it to one from a file
         self.schedule = schedule
+        self._datasets = datasets or {}
+
+    def fingerprints(self, counts: Mapping[str, int] | None = None) -> dict[str, list[int]]:
+        """Returns of each task how many of its first examples were read, and their checksum.
+
+        Args:
+            counts: task name -> how many to read; see `fingerprint`.
+        """
+        counts = counts or {}
+        return {
+            name: list(fingerprint(dataset, counts.get(name)))
+            for name, dataset in self._datasets.items()
+        }
 
     def check_unbound(self) -> None:
         """Raises a ValueError if the position belongs to a mixture."""
@@ -218,7 +239,9 @@ class EpochReader:
     def _epoch(self, _):
         num_tasks = len(self._readers)
         types = [*[tf.int64] * 4, tf.float64, *[tf.resource] * num_tasks]
-        ticket, epoch, step, counts, owed, *iterators = tf.py_function(self._start, [], types)
+        ticket, epoch, step, counts, owed, *iterators = tf.py_function(
+            weak_method(self._start), [], types
+        )
         for tensor in (ticket, epoch, step, *iterators):
             tensor.set_shape([])
         for tensor in (counts, owed):
@@ -243,7 +266,7 @@ class EpochReader:
             return batches
         kept = tf.cond(
             step == self._steps - 1,
-            lambda: tf.py_function(self._keep, [ticket, counts], []),
+            lambda: tf.py_function(weak_method(self._keep), [ticket, counts], []),
             tf.no_op,
         )
         # The iterators are kept before the last step is handed out: nobody has to ask for more.

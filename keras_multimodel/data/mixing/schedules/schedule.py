@@ -2,8 +2,9 @@
 
 import abc
 import itertools
+import weakref
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -122,6 +123,23 @@ class Schedule(abc.ABC):
         """Restores what `get_state` returned."""
 
 
+def weak_method(method: Callable) -> Callable:
+    """Returns a function that calls a bound method and does not keep its object alive.
+
+    TensorFlow keeps the Python functions of data sets as long as the process runs, and with them
+    all that they refer to. The data sets of an object keep it alive themselves.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments):
+        found = reference()
+        if found is None:
+            raise ReferenceError("a data set is read that is gone")
+        return found(*arguments)
+
+    return call
+
+
 class TaskDraws:
     """The numbers of the tasks that the steps of a training train, as a schedule draws them.
 
@@ -171,7 +189,7 @@ class TaskDraws:
 
         def draw(owed, number):
             types = [tf.int64, tf.float64]
-            drawn, after = tf.numpy_function(self._draw, [number, owed], types)
+            drawn, after = tf.numpy_function(weak_method(self._draw), [number, owed], types)
             return tf.ensure_shape(after, owed.shape), tf.ensure_shape(drawn, [None])
 
         window = self._schedule.window
