@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.ops.compiled import jax_on_accelerator, under_xla
+from keras_multimodel.ops.gradients import custom_gradient
 from keras_multimodel.ops.numerics import at_least_float32
 from keras_multimodel.typing import Tensor
 
@@ -56,7 +57,7 @@ def _softmax(scores):
     if not under_xla():
         return ops.softmax(scores, axis=-1)
 
-    @ops.custom_gradient
+    @custom_gradient
     def softmax(scores):
         # An initial value, or Keras refuses scores of no position.
         greatest = ops.max(scores, axis=-1, keepdims=True, initial=float("-inf"))

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 from keras import ops
 
+from keras_multimodel.ops.gradients import forward_only
 from keras_multimodel.ops.numerics import at_least_float32
 from keras_multimodel.typing import Tensor
 
@@ -40,6 +41,8 @@ def compiled(function: Callable, variables: list[keras.Variable], xla: bool = Fa
     Returns:
         A function that traces once for each set of shapes; on torch it runs eagerly.
     """
+    function = _without_gradients(function)
+
     backend = keras.backend.backend()
     if backend == "tensorflow":
         graph = _tensorflow_graph(function, variables, xla)
@@ -57,6 +60,14 @@ def compiled(function: Callable, variables: list[keras.Variable], xla: bool = Fa
         return function([(v, v.value) for v in variables], *args)
 
     return run
+
+
+def _without_gradients(function):
+    def call(*args):
+        with forward_only():
+            return function(*args)
+
+    return call
 
 
 def _tensorflow_graph(function, variables, xla=False):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.ops.compiled import under_xla
+from keras_multimodel.ops.gradients import custom_gradient
 from keras_multimodel.typing import Tensor
 
 
@@ -64,5 +65,5 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
     if keras.backend.backend() == "torch":  # whose own gradient is as fast
         loss = forward(rows)[0]
     else:
-        loss = ops.custom_gradient(with_gradient)(rows)
+        loss = custom_gradient(with_gradient)(rows)
     return ops.reshape(loss, ops.shape(labels))

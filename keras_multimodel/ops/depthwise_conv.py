@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from keras import ops
 
 from keras_multimodel.ops.compiled import materialized, under_xla
+from keras_multimodel.ops.gradients import custom_gradient
 from keras_multimodel.ops.numerics import at_least_float32
 from keras_multimodel.typing import Tensor
 
@@ -71,7 +72,7 @@ def shifted_products(
     steps = [range(0, far + 1, dilation_rate) for far in reach]
     starts = list(itertools.product(*steps))
 
-    @ops.custom_gradient
+    @custom_gradient
     def convolve(x, kernel):
         def gradient(dy):
             dy = materialized(dy)  # else XLA computes it anew in each of the products below

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_multimodel.ops.gradients import custom_gradient
 from keras_multimodel.typing import Tensor
 
 
@@ -64,7 +65,7 @@ def _layer_norm(x, scale, offset, epsilon):
 
 
 def _with_gradient(epsilon):
-    @ops.custom_gradient
+    @custom_gradient
     def normalize(x, scale, offset):
         y, normal, inverse = _layer_norm(x, scale, offset, epsilon)
 

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_multimodel.layers.moe.dispatch.sorted_rows import sort_by_group
 from keras_multimodel.ops.compiled import compiles_with_xla
+from keras_multimodel.ops.gradients import custom_gradient
 from keras_multimodel.typing import Tensor
 
 
@@ -159,7 +160,7 @@ def gather_rows(x: Tensor, sources: Tensor, destinations: Tensor) -> Tensor:
         `(M, D)`.
     """
 
-    @ops.custom_gradient
+    @custom_gradient
     def gather(x):
         def gradient(dy):
             return ops.sum(ops.take(_with_zeros(dy), destinations, axis=0), axis=1)
