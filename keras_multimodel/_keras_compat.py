@@ -339,9 +339,17 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
+def own_trainable(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Returns the weights of a layer itself that training may change, frozen ones included.
+
+    `trainable_weights` is public, has those of the layers within, and no frozen ones.
+    """
+    return list(layer._trainable_variables)
+
+
 @contextlib.contextmanager
 def open_to_sublayers(layer: keras.layers.Layer) -> Iterator[None]:
-    """Lets a layer that is built get further sublayers, as `enable_lora` of Keras' layers does.
+    """Lets a layer that is built get further sublayers and weights, as `enable_lora` of Keras' layers does.
 
     Keras locks a layer once it is built.
     """

@@ -1,6 +1,7 @@
 """Raw inputs in, raw outputs out, for one task."""
 
 import functools
+import operator
 from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import Any, NamedTuple
@@ -69,9 +70,7 @@ class TaskGenerator:
         self._programs: dict = {}  # in the order of their last use
         self._xla_programs: dict = {}  # kept: to forget one would not free it
         self._lock = Lock()
-        variables = [*read.variables, *(write.variables if write is not None else [])]
-        # Each once: the target net may be the input net too.
-        self._variables = list({id(v): v for v in variables}.values())
+        self._variables = self._find_variables()
         # Made once, since its `id` is part of the key of a program.
         self._own_constraint = getattr(task.targets.preprocessor, "constraint", lambda: None)()
 
@@ -87,6 +86,16 @@ class TaskGenerator:
         best = [hypotheses[0] for hypotheses in results]
         beams = results if isinstance(loop, BeamLoop) else None
         return Generation([h.output for h in best], [h.ended for h in best], beams)
+
+    def is_current(self) -> bool:
+        """Returns whether its programs have the weights that the layers have now."""
+        found = self._find_variables()
+        return len(found) == len(self._variables) and all(map(operator.is_, found, self._variables))
+
+    def _find_variables(self):
+        models = [self.read] if self.write is None else [self.read, self.write]
+        # Each once: the target net may be the input net too.
+        return list({id(v): v for model in models for v in model.variables}.values())
 
     def _write(self, loop, inputs, arrays, limit, seeds) -> list[list[Hypothesis]]:
         """Returns for each input of a batch its outputs, the best first."""

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.argument_checks import block_shape, fraction, one_of, positive_int
+from keras_multimodel.layers.adaptable import Dense
 from keras_multimodel.layers.conv_block import ConvStep
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import write_position
@@ -53,7 +54,7 @@ class Attention(CompositeLayer):
         self.causal = causal
         self.head_shape = (num_heads, hidden_dim // num_heads)
         self.query, self.key, self.value, self.output_projection = (
-            keras.layers.Dense(hidden_dim, use_bias=False, dtype=self.dtype_policy, name=name)
+            Dense(hidden_dim, use_bias=False, dtype=self.dtype_policy, name=name)
             for name in ("query", "key", "value", "output")
         )
 

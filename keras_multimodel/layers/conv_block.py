@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.argument_checks import block_shape, fraction, one_of, positive_int
+from keras_multimodel.layers.adaptable import Dense
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import write_position
 from keras_multimodel.layers.sublayers import CompositeLayer, attributes
@@ -69,7 +70,7 @@ class ConvStep(CompositeLayer):
     def make_pointwise(self, channels: int) -> keras.layers.Layer:
         """Makes the layer that mixes the channels of each position."""
         options = {"use_bias": False, "kernel_initializer": "he_normal", "name": "pointwise"}
-        return self.make(keras.layers.Dense, (None, channels), self.filters, **options)
+        return self.make(Dense, (None, channels), self.filters, **options)
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         x = ops.relu(inputs)

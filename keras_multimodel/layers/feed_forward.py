@@ -11,6 +11,7 @@ from keras_multimodel.argument_checks import (
     optional_positive_int,
     positive_int,
 )
+from keras_multimodel.layers.adaptable import Dense
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.sublayers import CompositeLayer, attributes, clone_initializer
 from keras_multimodel.typing import Shape, Tensor
@@ -82,7 +83,7 @@ class FeedForward(CompositeLayer):
         # Without bias, and with a copy of the initializer of its own, as an expert of `MoELayer`.
         initializer = clone_initializer(self.kernel_initializer)
         options = {"use_bias": False, "kernel_initializer": initializer, "name": name}
-        return self.make(keras.layers.Dense, input_shape, units, activation, **options)
+        return self.make(Dense, input_shape, units, activation, **options)
 
     def call(self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = None):
         outputs = self.dense_out(self.dense_in(inputs))

@@ -20,6 +20,28 @@ def clone_initializer(initializer: Any) -> Any:
     return initializer.clone() if is_clonable else initializer
 
 
+def scaled_initializer(initializer: Any, excess: float) -> Any:
+    """Returns an initializer for weights of which Keras counts too many inputs.
+
+    Keras takes an axis that counts matrices for a receptive field, and divides the variance by it.
+
+    Args:
+        initializer: the initializer of one matrix.
+        excess: by what factor too many, such as the number of matrices.
+    """
+    if not isinstance(initializer, keras.initializers.VarianceScaling):
+        return clone_initializer(initializer)
+    config = initializer.get_config()
+    return keras.initializers.VarianceScaling(
+        scale=initializer.scale * excess,
+        mode=initializer.mode,
+        distribution=initializer.distribution,
+        # None if the user gave none. `initializer.seed` never is: it would make kernels of one
+        # shape start equal.
+        seed=config["seed"],
+    )
+
+
 def attributes(layer: keras.layers.Layer, *names: str) -> dict[str, Any]:
     """Returns the part of a layer's config that it keeps under the names of its arguments."""
     return {name: getattr(layer, name) for name in names}
@@ -74,7 +96,8 @@ def sublayer_states(layer: keras.layers.Layer) -> dict[str, Any]:
 
     Returns:
         Sublayer's name -> its state, for those that have one: `"trainable"`, `"quantization"`,
-        `"lora"`, and under `"sublayers"` the states of the layers within. Empty for none.
+        `"lora"`, `"frozen"`, and under `"sublayers"` the states of the layers within. Empty for
+        none.
     """
     found = {}
     for sublayer in _keras_compat.sublayers(layer):
@@ -111,9 +134,13 @@ def layer_state(layer: keras.layers.Layer) -> dict[str, Any]:
             "mode": layer.quantization_mode,
             "config": keras.saving.serialize_keras_object(config),
         }
-    # Only dense, embedding and convolution layers have LoRA.
-    if getattr(layer, "lora_enabled", False):
+    # Only layers with matrices have LoRA.
+    has_lora = getattr(layer, "lora_enabled", False)
+    if has_lora:
         state["lora"] = {"rank": layer.lora_rank, "lora_alpha": layer.lora_alpha}
+    frozen = [w.name for w in _keras_compat.own_trainable(layer) if not w.trainable]
+    if layer.trainable and (frozen or has_lora):
+        state["frozen"] = frozen  # single weights: the matrices that have adapters
     return state
 
 
@@ -130,3 +157,11 @@ def set_layer_state(layer: keras.layers.Layer, state: dict[str, Any]) -> None:
         layer.lora_alpha = lora["lora_alpha"]  # which Keras' own configs forget
     if layer.trainable != state.get("trainable", True):
         layer.trainable = state.get("trainable", True)
+    set_frozen_weights(layer, state)
+
+
+def set_frozen_weights(layer: keras.layers.Layer, state: dict[str, Any]) -> None:
+    """Freezes single weights as in a state. A later change of the layer's `trainable` undoes it."""
+    if "frozen" in state:
+        for weight in _keras_compat.own_trainable(layer):
+            weight.trainable = weight.name not in state["frozen"]

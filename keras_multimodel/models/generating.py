@@ -91,19 +91,17 @@ class GeneratingModel(keras.Model):
         """
         return self._generator(task).score(inputs, targets)
 
-    def quantize(self, *args, **kwargs):
-        super().quantize(*args, **kwargs)
-        self._generators.clear()  # their compiled loops hold the weights of before
-
     def _generator(self, name: str) -> TaskGenerator:
         task = self._task(name)
         if keras.backend.backend() == "jax":
             refuse_beside_fit(self, "generate")
         # Made at the first call: a model that only trains pays for no second graph.
         with _graphs:
-            if name not in self._generators:
-                self._generators[name] = graph.make_generator(task, self._body)
-            return self._generators[name]
+            generator = self._generators.get(name)
+            # Another model may share layers with this one, and give them adapters.
+            if generator is None or not generator.is_current():
+                generator = self._generators[name] = graph.make_generator(task, self._body)
+            return generator
 
     def _task(self, name: str) -> Task:
         if name not in self._tasks:

@@ -148,14 +148,17 @@ class GrowingModel(GeneratingModel):
         return {name: layers for name, layers in found.items() if layers}
 
     def _set_trainable(self, names, trainable):
+        for layer in self._layers_of(names):
+            layer.trainable = trainable
+        self.compiled = False  # Keras would train what it was compiled for
+
+    def _layers_of(self, names: Sequence[str]) -> list[keras.layers.Layer]:
+        """Returns the layers of some parts, of all if `names` is empty."""
         parts = self.parts
-        for name in names or parts:
+        for name in names:
             if name not in parts:
                 raise ValueError(f"`parts` must be of {list(parts)}. Received: {name!r}")
-        for name in names or parts:
-            for layer in parts[name]:
-                layer.trainable = trainable
-        self.compiled = False  # Keras would train what it was compiled for
+        return [layer for name in names or parts for layer in parts[name]]
 
     def _of(self, tasks, copy):
         members = {

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_multimodel import _keras_compat, user_warnings
-from keras_multimodel.layers.sublayers import layer_state, set_layer_state
+from keras_multimodel.layers.sublayers import layer_state, set_frozen_weights, set_layer_state
 from keras_multimodel.models.body import Body
 from keras_multimodel.models.task import Task, unique_modalities
 
@@ -42,7 +42,7 @@ def set_layer_states(tasks: list[Task], body: Body, states: dict[str, Any]) -> N
         states: the states.
     """
     roots = _parts(tasks, body)
-    trainable = {}
+    known = {}
     for part, root in roots.items():
         layers = _keras_compat.all_layers(root)
         found = states.get(part, {"num_layers": len(layers), "layers": {}})
@@ -58,11 +58,13 @@ def set_layer_states(tasks: list[Task], body: Body, states: dict[str, Any]) -> N
             set_layer_state(layer, state)
             if "dtype" in state:
                 layer.dtype_policy = keras.saving.deserialize_keras_object(state["dtype"])
-            trainable[id(layer)] = layer, state.get("trainable", True)
+            known[id(layer)] = layer, state
     # Twice: a flag that is set also reaches the layers within, some of which come earlier.
-    for layer, flag in [*trainable.values()] * 2:
-        if layer.trainable != flag:
-            layer.trainable = flag
+    for layer, state in [*known.values()] * 2:
+        if layer.trainable != state.get("trainable", True):
+            layer.trainable = state.get("trainable", True)
+    for layer, state in known.values():
+        set_frozen_weights(layer, state)
 
 
 def _parts(tasks, body):

@@ -17,10 +17,10 @@ from keras_multimodel.layers.conv_block import ConvBlock
 from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.models import graph
 from keras_multimodel.models import validation as checks
+from keras_multimodel.models.adapting import AdaptingModel
 from keras_multimodel.models.body import Body, Template
 from keras_multimodel.models.config_limits import building_from_config, check_config
 from keras_multimodel.models.grouping import UnpadEmptyBatch
-from keras_multimodel.models.growing import GrowingModel
 from keras_multimodel.models.layer_states import layer_states, set_layer_states
 from keras_multimodel.models.summary import SummaryModel
 from keras_multimodel.models.task import Task, unique_modalities
@@ -70,7 +70,7 @@ _PRESET_FORMAT = "keras_multimodel 1"
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class MultiModel(MultiTaskTraining, GrowingModel, SummaryModel):
+class MultiModel(MultiTaskTraining, AdaptingModel, SummaryModel):
     """One functional model for several tasks, built from interchangeable blocks.
 
     Inputs are a dict of dicts: `{task: {"inputs": ..., "targets": ...}}`. Only tasks whose targets

@@ -99,7 +99,8 @@ def idle_parameters(layer: keras.layers.Layer) -> int:
         return 0
     # Integers: each expert has the same number. Where experts choose, tokens take `top_k` on
     # average.
-    each = _size(layer.expert_kernels) // layer.num_experts
+    # Kernels, and what lies beside each: adapters, scales of integers.
+    each = _size(w for w in layer.weights if "expert_kernel" in w.name) // layer.num_experts
     return each * (layer.num_experts - layer.top_k)
 
 

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.layers.adaptable import Dense, OwnMatrices
 from keras_multimodel.layers.conv_block import ConvStep
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.sublayers import attributes
@@ -13,7 +14,7 @@ from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class GroupedDense(keras.layers.Layer):
+class GroupedDense(OwnMatrices):
     """Multiplies each group of channels by a matrix of its own.
 
     Args:
@@ -26,6 +27,10 @@ class GroupedDense(keras.layers.Layer):
     Returns:
         `(rows, units)`.
     """
+
+    matrices = ("kernel",)
+    num_stacks = 1
+    scale_axes = (1,)
 
     def __init__(self, units: int, num_groups: int, **kwargs):
         super().__init__(**kwargs)
@@ -42,7 +47,7 @@ class GroupedDense(keras.layers.Layer):
         )
 
     def call(self, inputs: Tensor):
-        kernel = ops.cast(self.kernel, inputs.dtype)
+        kernel = ops.cast(self.value("kernel"), inputs.dtype)
         # Groups are neighboring channels, as a split of the last axis in the authors' code.
         groups = ops.reshape(inputs, (-1, self.num_groups, kernel.shape[1]))
         return ops.reshape(ops.einsum("ngc,gcf->ngf", groups, kernel), (-1, self.units))
@@ -136,7 +141,7 @@ class MixedConvStep(ConvStep):
         self.parts = self.make(GroupedDense, windows, inner, self.num_groups, name="parts")
         self.mix = None
         if self.num_groups > 1:
-            self.mix = self.make(keras.layers.Dense, (None, inner), self.filters, name="mix")
+            self.mix = self.make(Dense, (None, inner), self.filters, name="mix")
         self.norm = self.make(LayerNorm, (None, self.filters), name="norm")
 
     def convolve(self, x: Tensor) -> Tensor:

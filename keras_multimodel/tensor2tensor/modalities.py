@@ -55,7 +55,7 @@ class ExitFlow2017(ExitFlow):
         is_narrow = ops.equal(ops.shape(x)[2], 1)
         kernels = [
             ops.where(is_narrow, _as_wide(ops.convert_to_tensor(small), kernel.shape[1]), kernel)
-            for small, kernel in zip(self.small[conv.name], conv.weights)
+            for small, kernel in zip(self.small[conv.name], conv.kernels())
         ]
         kernels = [ops.cast(kernel, x.dtype) for kernel in kernels]
         convolve = ops.separable_conv if len(kernels) == 2 else ops.conv

@@ -7,9 +7,11 @@ import keras
 from keras import ops
 
 from keras_multimodel.argument_checks import optional_positive_int, positive_int
+from keras_multimodel.layers.adaptable import Dense, EinsumDense
 from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.layers.modalities.convolution import Conv2D
 from keras_multimodel.layers.modalities.modality_net import MOST_HALVINGS, ModalityNet
-from keras_multimodel.layers.modalities.xception import PLAIN_CONV, ConvRes
+from keras_multimodel.layers.modalities.xception import ConvRes
 from keras_multimodel.layers.sublayers import attributes
 from keras_multimodel.typing import Shape, Tensor
 
@@ -86,10 +88,8 @@ class AudioModality(ModalityNet):
         width = 3 if self.num_bins else 1
         shape = (None, None, self.num_bins or 1, 1)
         if self.stem_channels:
-            options = {"name": "stem_conv", **PLAIN_CONV}
-            self.stem_conv = self.make(
-                keras.layers.Conv2D, shape, self.stem_channels, (3, width), **options
-            )
+            kernel = (3, width)
+            self.stem_conv = self.make(Conv2D, shape, self.stem_channels, kernel, name="stem_conv")
             shape = (*shape[:3], self.stem_channels)
             self.stem_norm = self.make(LayerNorm, shape, name="stem_norm")
         self.blocks = []
@@ -170,10 +170,10 @@ class AudioModality(ModalityNet):
         shape, grid = (None, None, width), (None, None, self.num_bins, width)
         # One weight for each frequency and channel: `btfc,fc->btc` sums over the frequencies f.
         self.merge_depthwise = self.make(
-            keras.layers.EinsumDense, grid, "btfc,fc->btc", (None, width), name="merge_depthwise"
+            EinsumDense, grid, "btfc,fc->btc", (None, width), name="merge_depthwise"
         )
         self.merge_pointwise = self.make(
-            keras.layers.Dense, shape, width, use_bias=False, name="merge_pointwise"
+            Dense, shape, width, use_bias=False, name="merge_pointwise"
         )
         self.merge_norm = self.make(LayerNorm, shape, name="merge_norm")
 

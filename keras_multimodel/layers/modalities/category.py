@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_multimodel import _keras_compat
 from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.layers.adaptable import Embedding
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.layers.modalities.xception import ExitFlow
 from keras_multimodel.layers.sublayers import set_sublayer_states, sublayer_states
@@ -74,7 +75,7 @@ class CategoryModality(ModalityNet):
                 size = self.num_classes, self.hidden_dim
                 initializer = keras.initializers.RandomNormal(stddev=1.0)
                 self.embedding = self.make(
-                    keras.layers.Embedding, (None,), *size, initializer, name="embedding"
+                    Embedding, (None,), *size, initializer, name="embedding"
                 )
             elif len(inputs_shape) == 3:
                 rank = 4 if like_shape is not None and len(like_shape) == 4 else 3

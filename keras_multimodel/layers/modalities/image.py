@@ -8,8 +8,9 @@ from keras import ops
 
 from keras_multimodel.argument_checks import optional_positive_int, positive_int
 from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.layers.modalities.convolution import Conv2D
 from keras_multimodel.layers.modalities.modality_net import MOST_HALVINGS, ModalityNet
-from keras_multimodel.layers.modalities.xception import PLAIN_CONV, ConvRes, grid
+from keras_multimodel.layers.modalities.xception import ConvRes, grid
 from keras_multimodel.layers.sublayers import attributes
 from keras_multimodel.typing import Shape, Tensor
 
@@ -75,10 +76,10 @@ class ImageModality(ModalityNet):
         self.autocast = False
 
     def build(self, input_shape: Shape):
-        conv, images = keras.layers.Conv2D, (None, *self.image_shape)
-        self.conv_0 = self.make(conv, images, 32, 3, 2, name="conv_0", **PLAIN_CONV)
+        images = (None, *self.image_shape)
+        self.conv_0 = self.make(Conv2D, images, 32, 3, 2, name="conv_0")
         self.norm_0 = self.make(LayerNorm, grid(32), name="norm_0")
-        self.conv_1 = self.make(conv, grid(32), 64, 3, name="conv_1", **PLAIN_CONV)
+        self.conv_1 = self.make(Conv2D, grid(32), 64, 3, name="conv_1")
         self.norm_1 = self.make(LayerNorm, grid(64), name="norm_1")
         widths = self._widths()
         self.blocks = [

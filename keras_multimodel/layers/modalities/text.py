@@ -6,13 +6,14 @@ import keras
 from keras import ops
 
 from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.layers.adaptable import OwnMatrices
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.layers.sublayers import attributes
 from keras_multimodel.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class TextModality(ModalityNet):
+class TextModality(OwnMatrices, ModalityNet):
     """Embeds ids, and turns the body's output into a score for every id.
 
     Embeddings start from N(0, 1 / hidden_dim) and are scaled by sqrt(hidden_dim); id 0 is padding
@@ -52,6 +53,7 @@ class TextModality(ModalityNet):
     example_shape = (None,)
     example_dtype = "int32"
     autoregressive = True
+    scale_axes = (1,)  # one for each row: rows are what is looked up, and the columns of logits
 
     def __init__(
         self,
@@ -71,10 +73,22 @@ class TextModality(ModalityNet):
 
     def build(self, input_shape: Shape):
         self.embeddings = self._table("embeddings")
-        # The same variable under two names: Keras saves it once.
-        self.output_embeddings = self.embeddings
         if not self.tie_weights:
-            self.output_embeddings = self._table("output_embeddings")
+            self.output_table = self._table("output_embeddings")
+
+    @property
+    def output_embeddings(self) -> keras.Variable:
+        """The table of the logits: that of the inputs, if they are tied."""
+        return self.embeddings if self.tie_weights else self.output_table
+
+    def excess_inputs(self, name: str) -> float:
+        # Keras counts the rows. What a product sums over is the width.
+        return self.vocabulary_size / self.hidden_dim
+
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """The tables; see `OwnMatrices`."""
+        return ("embeddings",) if self.tie_weights else ("embeddings", "output_table")
 
     def _table(self, name):
         initializer = keras.initializers.RandomNormal(stddev=self.hidden_dim**-0.5)
@@ -88,14 +102,14 @@ class TextModality(ModalityNet):
             )
         # The factor sqrt(hidden_dim) gives inputs a variance of 1, while the table itself starts
         # small enough to score the outputs with it.
-        x = ops.take(ops.cast(self.embeddings, self.compute_dtype), inputs, axis=0)
+        x = self.value("embeddings", inputs)
         real = ops.cast(ops.not_equal(inputs, 0), x.dtype)
         return x * (real * self.hidden_dim**0.5)[..., None]
 
     def decode(
         self, inputs: Tensor, mask: Tensor | None = None, like: Tensor | None = None
     ) -> Tensor:
-        table = ops.cast(self.output_embeddings, inputs.dtype)
+        table = ops.cast(self.value(self.matrices[-1]), inputs.dtype)
         # As a matrix of rows: with three axes XLA takes 1.4 times as long for the product.
         rows = ops.matmul(ops.reshape(inputs, (-1, self.hidden_dim)), ops.transpose(table))
         return ops.reshape(rows, (*ops.shape(inputs)[:-1], self.vocabulary_size))

@@ -6,34 +6,16 @@ import keras
 from keras import ops
 
 from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.layers.adaptable import Dense
 from keras_multimodel.layers.layer_norm import LayerNorm
+from keras_multimodel.layers.modalities.convolution import Conv2D, SeparableConv2D
 from keras_multimodel.layers.sublayers import CompositeLayer, attributes, clone_initializer
-from keras_multimodel.ops.compiled import under_xla
-from keras_multimodel.ops.depthwise_conv import shifted_products
 from keras_multimodel.ops.numerics import at_least_float32
 from keras_multimodel.typing import Shape, Tensor
-
-# Channels come last whatever `keras.config.image_data_format()` says: norms and masks rely on it.
-# Without bias, as a layer normalization with an offset follows.
-PLAIN_CONV = {"padding": "same", "data_format": "channels_last", "use_bias": False}
-
 
 def grid(channels: int) -> Shape:
     """Returns the shape of grids of any size: images vary, and kernels depend on channels only."""
     return (None, None, None, channels)
-
-
-class SeparableConv2D(keras.layers.SeparableConv2D):
-    """Keras' layer, for strides and dilations of 1 and without bias, made fast for XLA."""
-
-    def call(self, inputs: Tensor) -> Tensor:
-        if not under_xla():
-            return super().call(inputs)
-        reach = [size - 1 for size in self.kernel_size if self.padding == "same"] or [0, 0]
-        margins = [(far // 2, far - far // 2) for far in reach]
-        kernel = ops.cast(self.depthwise_kernel, inputs.dtype)[..., 0]
-        x = shifted_products(inputs, kernel, 1, margins)
-        return ops.matmul(x, ops.cast(self.pointwise_kernel, x.dtype)[0, 0])
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
@@ -103,8 +85,8 @@ class ConvRes(CompositeLayer):
         pool = keras.layers.MaxPooling2D
         self.pool = self.make(pool, inner, self.kernel_size, self.strides, name="pool", **layout)
         initializer = clone_initializer(self.kernel_initializer)
-        options = {"kernel_initializer": initializer, "name": "shortcut_conv", **PLAIN_CONV}
-        self.shortcut_conv = self.make(keras.layers.Conv2D, input_shape, self.filters, 1, **options)
+        options = {"kernel_initializer": initializer, "name": "shortcut_conv"}
+        self.shortcut_conv = self.make(Conv2D, input_shape, self.filters, 1, **options)
         self.shortcut_norm = self.make(LayerNorm, inner, name="shortcut_norm")
 
     def _make_conv(self, input_shape, name):
@@ -112,9 +94,8 @@ class ConvRes(CompositeLayer):
             f"{part}_initializer": clone_initializer(self.kernel_initializer)
             for part in ("depthwise", "pointwise")
         }
-        options = {"name": name, **initializers, **PLAIN_CONV}
-        conv = SeparableConv2D
-        return self.make(conv, input_shape, self.filters, self.kernel_size, **options)
+        options = {"name": name, **initializers}
+        return self.make(SeparableConv2D, input_shape, self.filters, self.kernel_size, **options)
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         _check_rank(inputs.shape)
@@ -227,24 +208,23 @@ class ExitFlow(CompositeLayer):
         kernel, self.strides = ((3, 3), (2, 2)) if is_grid else ((5, 1), (4, 1))
         # A sequence is a grid of width 1, padded on the left by hand; see `call`.
         self.pad_length = 0 if is_grid else kernel[0] - 1
-        layout = {"padding": "same" if is_grid else "valid", "data_format": "channels_last"}
-        plain = {**layout, "use_bias": False}
-        conv, pool = keras.layers.Conv2D, keras.layers.MaxPooling2D
-        separable = SeparableConv2D
+        padded = {"padding": "same" if is_grid else "valid"}
+        layout = {**padded, "data_format": "channels_last"}
+        pool = keras.layers.MaxPooling2D
         self.shortcut_conv = self.make(
-            conv, grid(width), widths[1], kernel, self.strides, name="shortcut_conv", **plain
+            Conv2D, grid(width), widths[1], kernel, self.strides, name="shortcut_conv", **padded
         )
         self.shortcut_norm = self.make(LayerNorm, grid(widths[1]), name="shortcut_norm")
         self.pool = self.make(pool, grid(widths[1]), kernel, self.strides, name="pool", **layout)
         self.convs = [
-            self.make(separable, grid(before), filters, kernel, name=f"conv_{i}", **plain)
+            self.make(SeparableConv2D, grid(before), filters, kernel, name=f"conv_{i}", **padded)
             for i, (before, filters) in enumerate(zip([width, *widths], widths))
         ]
         self.norms = [
             self.make(LayerNorm, grid(filters), name=f"norm_{i}")
             for i, filters in enumerate(widths)
         ]
-        self.head = self.make(keras.layers.Dense, (None, widths[-1]), self.num_classes, name="head")
+        self.head = self.make(Dense, (None, widths[-1]), self.num_classes, name="head")
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         if len(inputs.shape) != self.rank:

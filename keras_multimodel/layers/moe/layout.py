@@ -4,7 +4,8 @@ import keras
 
 from keras_multimodel import user_warnings
 
-EXPERT_KERNELS = r"^(.*/)?expert_kernel_(in|gate|out)$"
+# Their adapters and their scales in int8 have the same leading axis.
+EXPERT_KERNELS = r"^(.*/)?(lora_)?expert_kernel_(in|gate|out)(_a|_b|_scale)?$"
 
 
 def expert_layout_map(

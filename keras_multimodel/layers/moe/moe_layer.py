@@ -20,6 +20,7 @@ from keras_multimodel.argument_checks import (
     positive,
     positive_int,
 )
+from keras_multimodel.layers.adaptable import OwnMatrices
 from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.moe import statistics
 from keras_multimodel.layers.moe.balance_losses import router_z_loss
@@ -30,7 +31,7 @@ from keras_multimodel.layers.moe.routers.noisy_top_k_router import NoisyTopKRout
 from keras_multimodel.layers.moe.routers.router import Router, Routing
 from keras_multimodel.layers.moe.routers.switch_router import SwitchRouter
 from keras_multimodel.layers.moe.routers.top_k_router import TopKRouter
-from keras_multimodel.layers.sublayers import CompositeLayer, attributes, clone_initializer
+from keras_multimodel.layers.sublayers import CompositeLayer, attributes, scaled_initializer
 from keras_multimodel.ops.numerics import layer_norm
 from keras_multimodel.ops.replicas import replica_sum
 from keras_multimodel.typing import Shape, Tensor
@@ -46,7 +47,7 @@ ROUTERS = {
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
+class MoELayer(OwnMatrices, CompositeLayer, _keras_compat.OwnReplicaLosses):
     """Passes each token through the few experts that a router chooses for it, and no others.
 
     Computes `LN(x + sum over the chosen experts of gate * activation(x W_in) W_out)`, without
@@ -110,6 +111,9 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
         2401.06066.
     """
 
+    num_stacks = 1  # the experts
+    scale_axes = (1,)
+
     def __init__(
         self,
         hidden_dim: int,
@@ -153,16 +157,32 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
         """Whether the output at a position depends on that position alone."""
         return self.router.position_wise
 
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """The names of all kernels; see `OwnMatrices`."""
+        shared = self._names("shared_") if self.shared_expert_dim else []
+        return (*self._names("expert_"), *shared)
+
+    @property
+    def expert_kernels(self) -> list[keras.Variable]:
+        """The kernels of the experts: in, gate if `gated`, out."""
+        return [getattr(self, name) for name in self._names("expert_")]
+
+    @property
+    def shared_kernels(self) -> list[keras.Variable]:
+        """The kernels of the shared expert; empty without one."""
+        names = self._names("shared_") if self.shared_expert_dim else []
+        return [getattr(self, name) for name in names]
+
     def build(self, input_shape: Shape):
         block_shape("inputs", input_shape, self.hidden_dim, ranks=(2, 3))
         # A router that the user passed may be built already.
         if not self.router.built:
             self.router.build(input_shape)
         width = self.intermediate_dim or self.hidden_dim
-        self.expert_kernels = self._add_kernels("expert_", self.num_experts, width)
-        self.shared_kernels = []
+        self._add_kernels("expert_", self.num_experts, width)
         if self.shared_expert_dim:
-            self.shared_kernels = self._add_kernels("shared_", 1, self.shared_expert_dim)
+            self._add_kernels("shared_", 1, self.shared_expert_dim)
         # Holds scale and offset, under the names where saved models have them: keep these names.
         self.norm = self.make(LayerNorm, input_shape, name="norm")
         if self.count_tokens:
@@ -219,13 +239,13 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
 
     def _experts(self, tokens: Tensor, routing: Routing) -> Tensor:
         # Read once: under a mixed policy every reading of a variable casts it.
-        kernels = [ops.convert_to_tensor(kernel) for kernel in self.expert_kernels]
+        kernels = self._values("expert_")
         compute = dispatch.sparse_feed_forward
         if self.router.experts_choose:
             compute = dispatch.expert_choice_feed_forward
         outputs = compute(tokens, routing.indices, routing.gates, kernels, self.activation)
-        if self.shared_kernels:
-            shared = [ops.convert_to_tensor(kernel)[0] for kernel in self.shared_kernels]
+        if self.shared_expert_dim:
+            shared = [kernel[0] for kernel in self._values("shared_")]
             outputs = outputs + dispatch.expert_forward(tokens, shared, self.activation)
         return outputs
 
@@ -249,15 +269,19 @@ class MoELayer(CompositeLayer, _keras_compat.OwnReplicaLosses):
             self.add_loss(self.z_loss_weight * router_z_loss(routing.logits, weights))
 
     def _add_kernels(self, prefix, count, width):
-        shapes = {"kernel_in": (count, self.hidden_dim, width)}
-        if self.gated:
-            shapes["kernel_gate"] = shapes["kernel_in"]
-        # Last: dispatch finds the kernels by their place in this list.
-        shapes["kernel_out"] = (count, width, self.hidden_dim)
-        return [
-            self.add_weight(shape, _per_expert(self.kernel_initializer, count), name=prefix + name)
-            for name, shape in shapes.items()
-        ]
+        for name in self._names(prefix):
+            sizes = (width, self.hidden_dim) if name.endswith("out") else (self.hidden_dim, width)
+            # Each is drawn as if it stood alone.
+            initializer = scaled_initializer(self.kernel_initializer, count)
+            setattr(self, name, self.add_weight((count, *sizes), initializer, name=name))
+
+    def _names(self, prefix):
+        # In the order in which dispatch expects them.
+        kinds = ("in", "gate", "out") if self.gated else ("in", "out")
+        return [f"{prefix}kernel_{kind}" for kind in kinds]
+
+    def _values(self, prefix):
+        return [ops.convert_to_tensor(self.value(name)) for name in self._names(prefix)]
 
     def _add_counter(self, name, size):
         # In float32 under every policy: bfloat16 counts to 256. Not trained, and read in full.
@@ -315,20 +339,3 @@ def _make_router(router: str | Router, num_experts: int, top_k: int) -> Router:
         raise ValueError(f'`top_k` must be 1 with router="switch". Received: top_k={top_k}')
     return SwitchRouter(num_experts, name="router")
 
-
-def _per_expert(initializer, num_experts):
-    """Returns `initializer` for stacked kernels, each drawn as if it stood alone.
-
-    Keras takes the leading axis for a receptive field, and divides the variance by it.
-    """
-    if not isinstance(initializer, keras.initializers.VarianceScaling):
-        return clone_initializer(initializer)
-    config = initializer.get_config()
-    return keras.initializers.VarianceScaling(
-        scale=initializer.scale * num_experts,
-        mode=initializer.mode,
-        distribution=initializer.distribution,
-        # None if the user gave none. `initializer.seed` never is: it would make kernels of one
-        # shape start equal.
-        seed=config["seed"],
-    )
