@@ -349,7 +349,7 @@ def own_trainable(layer: keras.layers.Layer) -> list[keras.Variable]:
 
 @contextlib.contextmanager
 def open_to_sublayers(layer: keras.layers.Layer) -> Iterator[None]:
-    """Lets a layer that is built get further sublayers and weights, as `enable_lora` of Keras' layers does.
+    """Lets a built layer get more sublayers and weights, as `enable_lora` of Keras' layers does.
 
     Keras locks a layer once it is built.
     """

@@ -47,6 +47,10 @@ class OwnMatrices(keras.layers.Layer):
         """`"int8"`, or None. The dtype policy, which sublayers have too, does not tell."""
         return "int8" if self._is_int8 else super().quantization_mode
 
+    # Keras calls this one of a layer with a `quantization_mode`.
+    def quantized_call(self, *args, **kwargs):
+        return self.call(*args, **kwargs)
+
     def value(self, name: str, rows: Tensor | None = None) -> Any:
         """Returns a matrix to compute with: the weight itself, unless it is adapted or quantized.
 
@@ -103,7 +107,9 @@ class OwnMatrices(keras.layers.Layer):
                 stacks, last = tuple(weight.shape[: self.num_stacks]), weight.shape[-1]
                 shapes = {"a": (*weight.shape[:-1], rank), "b": (*stacks, rank, last)}
                 initializers = {
-                    "a": scaled_initializer(keras.initializers.get(a_initializer), self.excess_inputs(name)),
+                    "a": scaled_initializer(
+                        keras.initializers.get(a_initializer), self.excess_inputs(name)
+                    ),
                     "b": keras.initializers.get(b_initializer),
                 }
                 for factor, shape in shapes.items():
@@ -174,7 +180,9 @@ class OwnMatrices(keras.layers.Layer):
     def _to_int8(self, name: str, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Returns integers, and the scales by which to multiply them."""
         axes = self.scale_axes or tuple(range(len(weight.shape) - 1))
-        dtype = "float64" if keras.backend.standardize_dtype(weight.dtype) == "float64" else "float32"
+        dtype = (
+            "float64" if keras.backend.standardize_dtype(weight.dtype) == "float64" else "float32"
+        )
         integers, inverse = keras.quantizers.abs_max_quantize(
             ops.cast(weight, dtype), axis=axes, to_numpy=True
         )
@@ -235,7 +243,8 @@ class _KeepsAdapters(keras.layers.Layer):
         merged: dict[str, Any] = {}
         super().save_own_variables(merged)
         a, b = self._factors().values()
-        delta = ops.matmul(ops.convert_to_tensor(a), b) * (self.lora_alpha / self.lora_rank)
+        scale: Any = self.lora_alpha / self.lora_rank
+        delta = ops.matmul(ops.convert_to_tensor(a), b) * scale
         with _keras_compat.open_to_sublayers(self):
             for name in self._factors():
                 delattr(self, name)

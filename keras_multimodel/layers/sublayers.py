@@ -1,6 +1,8 @@
 """What layers that are made of other layers share."""
 
-from collections.abc import Callable
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import keras
@@ -47,6 +49,18 @@ def attributes(layer: keras.layers.Layer, *names: str) -> dict[str, Any]:
     return {name: getattr(layer, name) for name in names}
 
 
+@contextlib.contextmanager
+def cheap_collections() -> Iterator[None]:
+    """Leaves what exists out of the garbage collection that Keras runs for each removed weight."""
+    thawed = not gc.get_freeze_count()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if thawed:
+            gc.unfreeze()
+
+
 class CompositeLayer(keras.layers.Layer):
     """A layer that makes its sublayers when it is built, and saves what was set on them later.
 
@@ -85,7 +99,21 @@ class CompositeLayer(keras.layers.Layer):
         states = config.pop("sublayers", None)
         super().build_from_config(config)
         if states:
-            set_sublayer_states(self, states)
+            with cheap_collections():
+                set_sublayer_states(self, states)
+
+
+def set_trainable(layer: keras.layers.Layer, trainable: bool) -> None:
+    """Sets the flag of a layer, of all layers within it, and of all their weights.
+
+    Args:
+        layer: the layer.
+        trainable: the flag.
+    """
+    # TensorFlow drops an assignment of the value that an attribute has, though the layers within
+    # may have another.
+    layer.trainable = not trainable
+    layer.trainable = trainable
 
 
 def sublayer_states(layer: keras.layers.Layer) -> dict[str, Any]:
@@ -130,10 +158,7 @@ def layer_state(layer: keras.layers.Layer) -> dict[str, Any]:
         state["trainable"] = False
     if layer.quantization_mode is not None:
         config = getattr(layer, "quantization_config", None)
-        state["quantization"] = {
-            "mode": layer.quantization_mode,
-            "config": keras.saving.serialize_keras_object(config),
-        }
+        state["quantization"] = _quantization_state(layer.quantization_mode, config)
     # Only layers with matrices have LoRA.
     has_lora = getattr(layer, "lora_enabled", False)
     if has_lora:
@@ -144,12 +169,24 @@ def layer_state(layer: keras.layers.Layer) -> dict[str, Any]:
     return state
 
 
+def _quantization_state(mode: str, config: Any) -> dict[str, Any]:
+    # Without what Keras fills in, which would be as long as the weights of a small layer.
+    if config is None or _parts_of(config) == _parts_of(keras.quantizers.Int8QuantizationConfig()):
+        return {"mode": mode}
+    return {"mode": mode, "config": keras.saving.serialize_keras_object(config)}
+
+
+def _parts_of(config):
+    quantizers = config.weight_quantizer, config.activation_quantizer
+    return type(config), *((type(q), q and q.get_config()) for q in quantizers)
+
+
 def set_layer_state(layer: keras.layers.Layer, state: dict[str, Any]) -> None:
     """Sets what `layer_state` returned on a built layer, unless it is so already."""
     quantization, lora = state.get("quantization"), state.get("lora")
     # In the order in which Keras' own layers do it when they are built from a config.
     if quantization and layer.quantization_mode is None:
-        config = keras.saving.deserialize_keras_object(quantization["config"])
+        config = keras.saving.deserialize_keras_object(quantization.get("config"))
         layer.quantize(quantization["mode"], config=config)
     if lora and not layer.lora_enabled:
         layer.enable_lora(**lora)

@@ -1,9 +1,7 @@
 """Small changes to a trained model: adapters that train in its place, and weights of 8 bits."""
 
-import contextlib
-import gc
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,6 +9,7 @@ import keras
 from keras_multimodel import _keras_compat, user_warnings
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.adaptable import OwnMatrices
+from keras_multimodel.layers.sublayers import cheap_collections, set_trainable
 from keras_multimodel.models.growing import GrowingModel
 
 
@@ -71,7 +70,7 @@ class AdaptingModel(GrowingModel):
         Outputs stay the same up to rounding, and are computed as fast as before `enable_lora`. What
         was frozen stays frozen. Integers of a quantized model are rounded anew.
         """
-        with _cheap_collections():
+        with cheap_collections():
             for layer in _with_matrices(self._layers_of(())):
                 if hasattr(layer, "merge_lora"):
                     layer.merge_lora()
@@ -116,20 +115,20 @@ class AdaptingModel(GrowingModel):
             for layer in _keras_compat.all_layers(self)
             if isinstance(layer, OwnMatrices) and _keras_compat.sublayers(layer) and chosen(layer)
         ]
-        with _cheap_collections():
+        with cheap_collections():
             for layer in own:  # Keras goes to layers without sublayers only
                 try:
                     layer.quantize(mode, config=config)
                 except NotImplementedError as error:
                     user_warnings.warn(str(error))
-            # Keras would warn of each layer that has no matrix.
-            reached = lambda x: chosen(x) and type(x).quantize is not keras.layers.Layer.quantize
-            super().quantize(mode, config=config, filters=reached, **kwargs)
+            super().quantize(
+                mode, config=config, filters=lambda x: chosen(x) and _has_quantize(x), **kwargs
+            )
         self._generators.clear()  # their compiled loops hold the weights of before
 
     def _train_adapters_only(self):
         for root in self._layers_of(()):
-            root.trainable = True
+            set_trainable(root, True)
             _freeze_all_but_adapters(root)
 
     def _compile_again(self):
@@ -149,7 +148,7 @@ def _freeze_all_but_adapters(layer: keras.layers.Layer) -> bool:
     within = any([_freeze_all_but_adapters(x) for x in _keras_compat.sublayers(layer)])
     adapted = getattr(layer, "lora_enabled", False)
     if not (within or adapted):
-        layer.trainable = False
+        set_trainable(layer, False)
         return False
     # The layer itself stays trainable, or its adapters would not be.
     for weight in _keras_compat.own_trainable(layer):
@@ -157,7 +156,12 @@ def _freeze_all_but_adapters(layer: keras.layers.Layer) -> bool:
     return True
 
 
-def _filter(filters: Any) -> Callable[[keras.layers.Layer], bool]:
+def _has_quantize(layer: keras.layers.Layer) -> bool:
+    """Returns whether a class defines `quantize`: Keras would warn of each that does not."""
+    return type(layer).quantize is not keras.layers.Layer.quantize
+
+
+def _filter(filters: Any) -> Callable[[keras.layers.Layer], Any]:
     """Returns the function of a layer that `filters` of `keras.Model.quantize` stands for."""
     if filters is None:
         return lambda layer: True
@@ -165,15 +169,3 @@ def _filter(filters: Any) -> Callable[[keras.layers.Layer], bool]:
         return filters
     patterns = [filters] if isinstance(filters, str) else list(filters)
     return lambda layer: any(re.search(pattern, layer.name) for pattern in patterns)
-
-
-@contextlib.contextmanager
-def _cheap_collections() -> Iterator[None]:
-    """Leaves what exists out of the garbage collection that Keras runs for each removed weight."""
-    thawed = not gc.get_freeze_count()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        if thawed:
-            gc.unfreeze()

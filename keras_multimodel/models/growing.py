@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import keras
 
+from keras_multimodel.layers.sublayers import set_trainable
 from keras_multimodel.models import graph
 from keras_multimodel.models.generating import GeneratingModel
 from keras_multimodel.models.task import Task, unique_modalities
@@ -149,7 +150,7 @@ class GrowingModel(GeneratingModel):
 
     def _set_trainable(self, names, trainable):
         for layer in self._layers_of(names):
-            layer.trainable = trainable
+            set_trainable(layer, trainable)
         self.compiled = False  # Keras would train what it was compiled for
 
     def _layers_of(self, names: Sequence[str]) -> list[keras.layers.Layer]:

@@ -9,7 +9,12 @@ from typing import Any
 import keras
 
 from keras_multimodel import _keras_compat, user_warnings
-from keras_multimodel.layers.sublayers import layer_state, set_frozen_weights, set_layer_state
+from keras_multimodel.layers.sublayers import (
+    cheap_collections,
+    layer_state,
+    set_frozen_weights,
+    set_layer_state,
+)
 from keras_multimodel.models.body import Body
 from keras_multimodel.models.task import Task, unique_modalities
 
@@ -41,7 +46,11 @@ def set_layer_states(tasks: list[Task], body: Body, states: dict[str, Any]) -> N
         body: its body.
         states: the states.
     """
-    roots = _parts(tasks, body)
+    with cheap_collections():
+        _set_layer_states(_parts(tasks, body), states)
+
+
+def _set_layer_states(roots, states):
     known = {}
     for part, root in roots.items():
         layers = _keras_compat.all_layers(root)

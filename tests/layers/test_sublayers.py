@@ -87,10 +87,6 @@ CALLS = {
     "text": (lambda x: TextModality(7, WIDTH)(x), (5,), "int32"),
 }
 every_layer = pytest.mark.parametrize("name", CALLS)
-# Those with a `Dense`, an `EinsumDense` or an `Embedding`, which Keras quantizes and gives LoRA.
-with_dense = pytest.mark.parametrize(
-    "name", [name for name in CALLS if name not in ("experts", "image", "audio_2017", "text")]
-)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -139,14 +135,16 @@ def test_no_sublayer_is_made_and_not_built(name):
 def test_an_int8_model_saves_and_loads(name, tmp_path):
     model = make_model(name)
     model.quantize("int8")
+    if name == "experts":  # which have sublayers: Keras calls layers without any only
+        model.layers[-1].quantize("int8")
     modes = sorted(str(layer.quantization_mode) for layer in own_layers(model))
-    assert ("int8" in modes) == (name not in ("experts", "image", "audio_2017", "text"))
+    assert "int8" in modes
     loaded = save_and_load(model, tmp_path)
     assert sorted(str(layer.quantization_mode) for layer in own_layers(loaded)) == modes
     assert_same(model, loaded, examples(name))
 
 
-@with_dense
+@every_layer
 def test_a_model_with_lora_saves_and_loads(name, tmp_path):
     model = make_model(name)
     layers = [layer for layer in own_layers(model) if hasattr(layer, "enable_lora")]
@@ -176,9 +174,8 @@ def test_int8_and_lora_together(mode, tmp_path):
     loaded = save_and_load(model, tmp_path)
     again = loaded.layers[-1].dense_in
     assert again.lora_enabled and again.quantization_mode == "int8"
-    # Keras adds the LoRA weights to the int8 kernel when it saves, and rounds: 1 / 127 of its size.
     np.testing.assert_allclose(
-        array(loaded(examples("feed_forward"))), array(model(examples("feed_forward"))), atol=0.1
+        array(loaded(examples("feed_forward"))), array(model(examples("feed_forward"))), atol=1e-5
     )
 
 

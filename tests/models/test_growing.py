@@ -185,3 +185,11 @@ def test_bad_arguments_are_refused():
         model.freeze("body")
     with pytest.raises(ValueError, match="`tasks` must"):
         model.task_model("copy").remove_task("copy")
+
+
+def test_a_part_is_unfrozen_with_all_within():
+    model = trained()
+    count = len(model.trainable_weights)
+    model.freeze("experts")
+    model.unfreeze("encoder", "decoder")  # which were not frozen themselves
+    assert len(model.trainable_weights) == count

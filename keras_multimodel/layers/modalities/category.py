@@ -74,9 +74,7 @@ class CategoryModality(ModalityNet):
             if len(inputs_shape) == 1:
                 size = self.num_classes, self.hidden_dim
                 initializer = keras.initializers.RandomNormal(stddev=1.0)
-                self.embedding = self.make(
-                    Embedding, (None,), *size, initializer, name="embedding"
-                )
+                self.embedding = self.make(Embedding, (None,), *size, initializer, name="embedding")
             elif len(inputs_shape) == 3:
                 rank = 4 if like_shape is not None and len(like_shape) == 4 else 3
                 shape = (None,) * (rank - 1) + (self.hidden_dim,)

@@ -13,6 +13,7 @@ from keras_multimodel.layers.sublayers import CompositeLayer, attributes, clone_
 from keras_multimodel.ops.numerics import at_least_float32
 from keras_multimodel.typing import Shape, Tensor
 
+
 def grid(channels: int) -> Shape:
     """Returns the shape of grids of any size: images vary, and kernels depend on channels only."""
     return (None, None, None, channels)

@@ -338,4 +338,3 @@ def _make_router(router: str | Router, num_experts: int, top_k: int) -> Router:
     if top_k != 1:
         raise ValueError(f'`top_k` must be 1 with router="switch". Received: top_k={top_k}')
     return SwitchRouter(num_experts, name="router")
-
