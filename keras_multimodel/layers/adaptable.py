@@ -243,8 +243,8 @@ class _KeepsAdapters(keras.layers.Layer):
         merged: dict[str, Any] = {}
         super().save_own_variables(merged)
         a, b = self._factors().values()
-        scale: Any = self.lora_alpha / self.lora_rank
-        delta = ops.matmul(ops.convert_to_tensor(a), b) * scale
+        alpha: Any = self.lora_alpha
+        delta = ops.matmul(ops.convert_to_tensor(a), b) * (alpha / self.lora_rank)
         with _keras_compat.open_to_sublayers(self):
             for name in self._factors():
                 delattr(self, name)
