@@ -38,7 +38,7 @@ SURFACE = {
         ExpertChoiceRouter FeedForward ImageModality ModalityNet MoELayer NoisyTopKRouter Router
         Routing SteppingBlock SwitchRouter TextModality TimingSignal TopKRouter
         BackboneModality LabelsModality NumberModality SeriesModality expert_layout_map""",
-    "kmm.presets": "names",
+    "kmm.presets": "names upload",
     "kmm.tensor2tensor": "generate_2017 load_tensor2tensor_weights multimodel_2017",
     "kmm.weighting": "DWA GradNorm PCGrad TaskWeighting Uncertainty",
 }

@@ -6,9 +6,11 @@ from typing import Any, TypeVar
 
 import keras
 
+from keras_multimodel.argument_checks import one_of
 from keras_multimodel.layers.sublayers import set_trainable
 from keras_multimodel.models import graph
 from keras_multimodel.models.generating import GeneratingModel
+from keras_multimodel.models.net_sizes import copy_net, extended_net
 from keras_multimodel.models.task import Task, unique_modalities
 
 Model = TypeVar("Model", bound="GrowingModel")
@@ -95,6 +97,54 @@ class GrowingModel(GeneratingModel):
         """
         removed = self._task(task)
         return self._of([kept for kept in self._tasks.values() if kept is not removed], copy)
+
+    def add_ids(
+        self: Model,
+        task: str,
+        new: int | Sequence[str],
+        side: str = "targets",
+        copy: bool = False,
+    ) -> Model:
+        """Returns a model that knows more classes, or more words, in one net of a task.
+
+        Known classes and words keep their ids, and their logits stay the same. Weights of new ones
+        are drawn anew. Other tasks that use the net get them, too.
+
+        Args:
+            task: name of the task.
+            new: names of the classes or words, which the net's preprocessor then knows; without a
+                preprocessor how many there are.
+            side: which of its nets, `"inputs"` or `"targets"`.
+            copy: whether to copy this model's weights. By default both models share all of them but
+                those of the net, which are copied.
+
+        Returns:
+            A `MultiModel`, not compiled.
+
+        Raises:
+            ValueError: `task` or `side` is unknown, the net has no ids, or has adapters or integers
+                in place of its weights, or `new` has what it knows already.
+
+        Example:
+
+        ```python
+        text = kmm.layers.TextModality(50, hidden_dim=32)
+        names = kmm.data.CategoryPreprocessor(["bug", "question"])
+        kinds = kmm.layers.CategoryModality(2, hidden_dim=32, preprocessor=names)
+        model = kmm.MultiModel([kmm.Task("kind", text, kinds)], hidden_dim=32, moe=None)
+        model = model.add_ids("kind", ["praise"])
+        ```
+        """
+        one_of("side", side, ("inputs", "targets"))
+        old = getattr(self._task(task), side)
+        net = extended_net(old, new)
+        tasks = [copying.copy(task) for task in self._tasks.values()]
+        for changed in tasks:
+            changed.inputs = net if changed.inputs is old else changed.inputs
+            changed.targets = net if changed.targets is old else changed.targets
+        model = self._of(tasks, copy=False)
+        copy_net(old, net)
+        return copying.deepcopy(model) if copy else model
 
     def freeze(self, *parts: str) -> None:
         """Excludes parts from training. Copies and saved files keep that.

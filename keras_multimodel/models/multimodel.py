@@ -26,6 +26,7 @@ from keras_multimodel.models.summary import SummaryModel
 from keras_multimodel.models.task import Task, unique_modalities
 from keras_multimodel.models.training import MultiTaskTraining
 from keras_multimodel.presets.folder import read_preset, write_preset
+from keras_multimodel.presets.hub import local_preset
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,8 @@ class MultiModel(MultiTaskTraining, AdaptingModel, SummaryModel):
         (`keras.saving.register_keras_serializable`), and its module imported before.
 
         Args:
-            preset: a name of `kmm.presets.names()`, or a folder.
+            preset: a name of `kmm.presets.names()`, a folder, or `"hf://user/repository"` on the
+                Hugging Face Hub, with `"@revision"` behind it or not.
 
         Returns:
             The model, not compiled.
@@ -288,8 +290,9 @@ class MultiModel(MultiTaskTraining, AdaptingModel, SummaryModel):
         Raises:
             ValueError: there is no such preset, a file of it is missing or was changed, or it is
                 of a class or a version of the library that is not known here.
+            ModuleNotFoundError: huggingface_hub is needed; `keras-multimodel[hub]` has it.
         """
-        config, arrays = read_preset(preset)
+        config, arrays = read_preset(local_preset(preset))
         try:
             if config["format"] != _PRESET_FORMAT:
                 raise ValueError(f"format={config['format']!r} instead of {_PRESET_FORMAT!r}")

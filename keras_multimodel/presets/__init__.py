@@ -4,3 +4,4 @@ May import `argument_checks`, and no layer or model: `models` reads and writes p
 """
 
 from keras_multimodel.presets.folder import names as names
+from keras_multimodel.presets.hub import upload as upload

@@ -44,8 +44,11 @@ def write_preset(
         card: Markdown.
 
     Raises:
-        ValueError: `folder` is a file.
+        ValueError: `folder` is a file, or an address.
     """
+    if str(folder).startswith("hf:/"):
+        expected = "`folder` must be a folder here, which `kmm.presets.upload` then uploads"
+        raise ValueError(f"{expected}. Received: folder={str(folder)!r}")
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,8 @@ class CategoryPreprocessor(Preprocessor):
     ```
     """
 
+    vocabulary_argument = "names"
+
     def __init__(self, names: Iterable[str]):
         # Numbers may be names, as in `range(10)`. A string is one name, and not its letters.
         names = [names] if isinstance(names, str) else [str(name) for name in names]

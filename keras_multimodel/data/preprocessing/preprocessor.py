@@ -1,7 +1,7 @@
 """The base of all preprocessors."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -39,6 +39,9 @@ class Preprocessor:
     ```
     """
 
+    # The argument that lists what has ids, if there is one.
+    vocabulary_argument: str | None = None
+
     def __call__(self, raw: Any) -> Tensor:
         raise NotImplementedError(f"`{type(self).__name__}` must implement `__call__`.")
 
@@ -61,6 +64,25 @@ class Preprocessor:
         if getattr(self, "max_length", None) is None:
             return self
         return type(self).from_config({**self.get_config(), "max_length": None})
+
+    def extended(self, new: Iterable[str]) -> "Preprocessor":
+        """Returns a preprocessor that knows more classes or words, whose ids come last.
+
+        Args:
+            new: the names of classes, words, or symbols.
+
+        Returns:
+            A new preprocessor. What this one knows keeps its ids.
+
+        Raises:
+            ValueError: there is no list of names to extend, or it has a new one already.
+        """
+        name, config = self.vocabulary_argument, self.get_config()
+        if name is None:
+            expected = "`new` must be for a preprocessor with a vocabulary"
+            raise ValueError(f"{expected}. Received: {type(self).__name__}")
+        new = [new] if isinstance(new, str) else list(new)
+        return type(self).from_config({**config, name: [*config[name], *new]})
 
     def decode(self, prediction: Tensor, inputs: Any = None) -> Any:
         """Turns a prediction into its raw form.

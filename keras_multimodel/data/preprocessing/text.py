@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import sentencepiece
 import tensorflow as tf
+from sentencepiece import sentencepiece_model_pb2
 
 from keras_multimodel.argument_checks import one_of, optional_positive_int, positive_int
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor, in_python
@@ -22,6 +23,8 @@ from keras_multimodel.typing import Tensor
 PADDING_ID = 0
 END_ID = 1
 UNKNOWN_ID = 2
+_SPACE = "\u2581"  # as SentencePiece writes it
+_USER_DEFINED = sentencepiece_model_pb2.ModelProto.SentencePiece.USER_DEFINED
 _MODEL_TYPES = ("unigram", "bpe", "char")
 
 
@@ -68,6 +71,29 @@ class TextPreprocessor(Preprocessor):
                 "`proto` must have the ids 0 for padding, 1 for the end and 2 for unknown pieces. "
                 f"Received: (pad_id, eos_id, unk_id)={special}"
             )
+
+    def extended(self, new: Iterable[str]) -> "TextPreprocessor":
+        """Returns a preprocessor that has more words, each as one piece; their ids come last.
+
+        A text without a new word has the same ids as before. A word counts where it stands at the
+        start of the text or behind a space.
+
+        Args:
+            new: the words.
+
+        Raises:
+            ValueError: a word is empty, has white space in it, or is one piece already.
+        """
+        model = sentencepiece_model_pb2.ModelProto.FromString(self.proto)
+        known = {piece.piece for piece in model.pieces}
+        for word in [new] if isinstance(new, str) else list(new):
+            piece = _SPACE + self._pieces.normalize(word).removeprefix(_SPACE)
+            if not word or piece in known or _SPACE in piece[1:]:
+                expected = "`new` must hold words without spaces that are no piece yet"
+                raise ValueError(f"{expected}. Received: {word!r}")
+            known.add(piece)
+            model.pieces.add(piece=piece, score=0.0, type=_USER_DEFINED)
+        return type(self)(model.SerializeToString(), self.max_length)
 
     @property
     def vocabulary_size(self) -> int:

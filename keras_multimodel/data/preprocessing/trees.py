@@ -222,6 +222,8 @@ class TreePreprocessor(Preprocessor):
     ```
     """
 
+    vocabulary_argument = "symbols"
+
     def __init__(self, symbols: Iterable[str], max_length: int | None = None):
         symbols = list(symbols)
         if not symbols or len(set(symbols)) < len(symbols):

@@ -68,6 +68,7 @@ class WordPiecePreprocessor(Preprocessor):
         arXiv 2012.15524.
     """
 
+    vocabulary_argument = "vocabulary"
     incremental = True
     """Whether the text of the first ids is always the beginning of the text of all ids."""
 
