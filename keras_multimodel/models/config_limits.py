@@ -30,8 +30,9 @@ _MOST = {
     "num_experts": 4096,
     "num_mixer_blocks": 256,
 }
-# Templates are built once more to try them, and some are not part of the model.
-_TIMES, _SLACK = 2, 1 << 22
+# Templates are built once more to try them, and some are not part of the model. Weights that the
+# file has as integers of a byte are made twice: as floats, and as integers.
+_TIMES, _SLACK = 4, 1 << 22
 _MOST_EXPANSION, _EXPANSION_FLOOR = 10, 1 << 26
 _SHOWN = 500  # characters of an error
 _is_bounded: contextvars.ContextVar[bool] = contextvars.ContextVar("is_bounded", default=False)
