@@ -68,12 +68,12 @@ def modality_nets():
     classes(sequence, reverse=True)
     mask = np.arange(6) < [[6], [3]]
     numbers, labels, series = NumberModality(8, 2), LabelsModality(3, 8), SeriesModality(8, 1, 4)
-    for net, size in ((numbers, 2), (labels, 3)):
+    for name, net, size in (("numbers", numbers, 2), ("several labels", labels, 3)):
         vectors = rng.integers(0, 2, (2, size)).astype("float32")
         vectors[1, 0] = np.nan
         net(vectors), net(sequence, reverse=True)
-        yield net.name, numpy(set_weights(net)(vectors))
-        yield f"{net.name}/reverse", numpy(net(sequence, mask=mask, reverse=True))
+        yield name, numpy(set_weights(net)(vectors))
+        yield f"{name}/reverse", numpy(net(sequence, mask=mask, reverse=True))
     series(sequence[..., :2])
     yield "series", numpy(set_weights(series)(sequence[..., :2]))
     yield "category", numpy(set_weights(classes)(sequence, mask=mask, reverse=True))
