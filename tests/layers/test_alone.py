@@ -19,6 +19,12 @@ IDS = RNG.integers(1, 9, (3, 6)).astype("int32")
 IMAGES = RNG.integers(0, 256, (3, 8, 8, 3)).astype("uint8")
 SOUND = RNG.normal(size=(3, 64)).astype("float32")
 LABELS = np.array([0, 2, 1], "int32")
+NUMBERS = RNG.normal(size=(3, 3)).astype("float32")
+
+
+def backbone():
+    return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
+
 
 # Layer -> how to make it, and what it reads.
 LAYERS = {
@@ -27,11 +33,15 @@ LAYERS = {
         lambda: layers.AudioModality(WIDTH, num_blocks=1, channels=(WIDTH,), stem_channels=4),
         SOUND,
     ),
+    "BackboneModality": (lambda: layers.BackboneModality(backbone(), WIDTH), IMAGES),
     "CategoryModality": (lambda: layers.CategoryModality(3, WIDTH), LABELS),
     "ConvBlock": (lambda: layers.ConvBlock(WIDTH, (3, 3), (1, 1), dropout=0.0), SEQUENCES),
     "FeedForward": (lambda: layers.FeedForward(WIDTH, 12), SEQUENCES),
     "ImageModality": (lambda: layers.ImageModality(WIDTH, (8, 8, 3), num_blocks=1), IMAGES),
+    "LabelsModality": (lambda: layers.LabelsModality(3, WIDTH), (NUMBERS > 0).astype("float32")),
     "MoELayer": (lambda: layers.MoELayer(WIDTH, num_experts=4, top_k=2), SEQUENCES),
+    "NumberModality": (lambda: layers.NumberModality(WIDTH, 3), NUMBERS),
+    "SeriesModality": (lambda: layers.SeriesModality(WIDTH, WIDTH // 2), SEQUENCES),
     "TextModality": (lambda: layers.TextModality(9, WIDTH), IDS),
     "TimingSignal": (lambda: layers.TimingSignal(), SEQUENCES),
 }
