@@ -6,7 +6,6 @@ at the releases that passed.
 """
 
 import contextlib
-import contextvars
 import functools
 import os
 import sys
@@ -114,27 +113,9 @@ def set_direction(metric: keras.metrics.Metric, direction: str) -> None:
     metric._direction = direction
 
 
-def direction_of(model: keras.Model, key: str) -> str | None:
-    """Returns `"up"` or `"down"`, whichever is better, for a key of a compiled model's logs.
-
-    Keras' callbacks ask metrics too, but find none for a key that begins with an output's name.
-
-    Args:
-        model: the model.
-        key: such as `"val_loss"` or `"val_en_de_log_perplexity"`.
-
-    Returns:
-        The direction; None where it is not known.
-    """
-    name = key.removeprefix("val_")
-    if name == "loss" or name.endswith("_loss"):
-        return "down"
-    # Those that `compile` was given are within one that stands for all.
-    metrics = [metric for group in model.metrics for metric in getattr(group, "metrics", [group])]
-    fits = [m for m in metrics if name == m.name or name.endswith(f"_{m.name}")]
-    # `topic_top_5_accuracy` ends in the names of two metrics, of which the longer one is meant.
-    best = max(fits, key=lambda metric: len(metric.name), default=None)
-    return getattr(best, "_direction", None)
+def direction(metric: keras.metrics.Metric) -> str | None:
+    """Returns what `set_direction` was given, here or by Keras; None where it is not known."""
+    return getattr(metric, "_direction", None)
 
 
 def task_losses(model: keras.Model, y: dict, y_pred: dict) -> list[tuple]:
@@ -417,48 +398,3 @@ def weights_of_loaded_file() -> tuple[int, int] | None:
 
 
 _WEIGHTS = "model.weights."  # the file of the weights, of either format
-_count_weight: contextvars.ContextVar[Callable | None] = contextvars.ContextVar(
-    "count_weight", default=None
-)
-_counting_lock = threading.Lock()
-_num_counting = 0
-_add_weight = keras.layers.Layer.add_weight
-
-
-def _counted_add_weight(self, shape=None, *args, **kwargs):
-    count = _count_weight.get()
-    if count is not None:
-        count(shape)
-    return _add_weight(self, shape, *args, **kwargs)
-
-
-@contextlib.contextmanager
-def before_each_weight(count: Callable) -> Iterator[None]:
-    """Calls a function with the shape of every weight that a layer is about to make.
-
-    In this thread, and until the context ends. `add_weight` is public, but Keras has no hook that
-    reaches the layers of others, and once a weight is made its memory is taken.
-
-    Args:
-        count: the function; what it raises reaches the caller of `add_weight`.
-    """
-    global _num_counting
-    outer = _count_weight.get()
-
-    def count_all(shape):
-        if outer is not None:
-            outer(shape)
-        count(shape)
-
-    with _counting_lock:
-        _num_counting += 1
-        keras.layers.Layer.add_weight = _counted_add_weight
-    token = _count_weight.set(count_all)
-    try:
-        yield
-    finally:
-        _count_weight.reset(token)
-        with _counting_lock:
-            _num_counting -= 1
-            if not _num_counting:
-                keras.layers.Layer.add_weight = _add_weight

@@ -20,7 +20,7 @@ def in_notebook() -> bool:
 
 
 class NotebookDisplay:
-    """An output that is replaced as training goes on; a saved notebook keeps the last state."""
+    """One output cell that training updates in place. A saved notebook shows its last state."""
 
     def __init__(self):
         self._handle: Any = None

@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 
-from keras_multimodel import _keras_compat
 from keras_multimodel.argument_checks import one_of, optional_positive_int
 from keras_multimodel.callbacks.notebook_display import NotebookDisplay, in_notebook
 from keras_multimodel.callbacks.task_records import TaskRecords
+from keras_multimodel.metrics import direction_of
 from keras_multimodel.models.multimodel import MultiModel
 from keras_multimodel.visualization import plot_learning_curves
 
@@ -92,7 +92,7 @@ class TaskTable(keras.callbacks.ProgbarLogger):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None):
         logs = dict(logs or {})
-        self.records.add(epoch, logs, lambda key: _keras_compat.direction_of(self.model, key))
+        self.records.add(epoch, logs, lambda key: direction_of(self.model, key))
         if self._where == "terminal":
             super().on_epoch_end(epoch, _losses(logs))
             print(self.records.text(self._columns()), flush=True)

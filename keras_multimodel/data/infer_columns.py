@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_multimodel.data.table import read_table
+from keras_multimodel.data.raw_table import read_table
 from keras_multimodel.gaps import is_gap
 
 _ENDINGS = {

@@ -1,10 +1,9 @@
 """Tables as people have them: rows of several kinds of columns, with gaps."""
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,29 +20,13 @@ from keras_multimodel.data.preprocessing.images import ImagePreprocessor
 from keras_multimodel.data.preprocessing.numbers import NumberPreprocessor, SeriesPreprocessor
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
 from keras_multimodel.data.preprocessing.text import train_text_preprocessor
+from keras_multimodel.data.raw_table import RawTable, read_table
 from keras_multimodel.gaps import is_gap
 from keras_multimodel.regular_files import read_regular
 
 KINDS = ("image", "audio", "text", "number", "series", "category", "labels")
 _SEPARATOR = "|"  # between labels
 _MAX_BYTES = 1 << 26  # of one image or sound
-_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
-
-
-class RawTable(NamedTuple):
-    """A table as it was read.
-
-    Attributes:
-        values: column -> its values, one for each row.
-        places: for each row, where it is, for messages.
-        problems: for each row, what is wrong with it as a whole, or `""`.
-        folder: what paths in the table are relative to.
-    """
-
-    values: dict[str, list]
-    places: list[str]
-    problems: list[str]
-    folder: Path
 
 
 class Table:
@@ -295,66 +278,6 @@ def _by_task(named) -> Callable:
 
 def _single(column) -> Callable:
     return lambda row: {**row, "targets": row["targets"][column]}
-
-
-def read_table(source: Any, folder: str | Path | None = None) -> RawTable:
-    """Reads a table without looking at its cells; see `table`."""
-    if isinstance(source, str | Path):
-        path = Path(source)
-        if path.suffix.lower() == ".parquet":
-            return _from_frame(_read_parquet(path), folder or path.parent)
-        return _read_delimited(path, folder or path.parent)
-    if hasattr(source, "columns") and hasattr(source, "index"):
-        return _from_frame(source, folder or ".")
-    if not isinstance(source, Mapping) or len({len(values) for values in source.values()}) != 1:
-        expected = "`source` must be a path, a DataFrame, or a dict of columns of one length"
-        raise ValueError(f"{expected}. Received: {type(source).__name__}")
-    return _checked({name: list(values) for name, values in source.items()}, folder or ".")
-
-
-def _from_frame(frame, folder):
-    values = {str(name): frame[name].tolist() for name in frame.columns}
-    return _checked(values, folder, [f"row {index}" for index in frame.index])
-
-
-def _checked(values, folder, places=None, problems=None):
-    rows = len(next(iter(values.values()))) if values else 0
-    if not rows:
-        raise ValueError("`source` must have at least one row and one column. Received: none")
-    places = [f"row {i}" for i in range(rows)] if places is None else places
-    return RawTable(values, places, problems or [""] * rows, Path(folder))
-
-
-def _read_parquet(path):
-    try:
-        import pandas
-    except ModuleNotFoundError as error:
-        message = "A Parquet file needs pandas: pip install pandas pyarrow"
-        raise ModuleNotFoundError(message) from error
-    return pandas.read_parquet(path)
-
-
-def _read_delimited(path, folder):
-    delimiter = _DELIMITERS.get(path.suffix.lower())
-    if delimiter is None or not path.is_file():
-        expected = f"`source` must be a file that ends in {', '.join(_DELIMITERS)} or .parquet"
-        raise ValueError(f"{expected}. Received: source={str(path)!r}")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        header = next(reader, [])
-        if len(set(header)) < len(header):
-            raise ValueError(f"`source` must have different columns. Received: {header}")
-        cells, places, problems = [], [], []
-        for row in reader:
-            if not row:
-                continue
-            number = len(row)
-            wrong = f"a row must have {len(header)} columns. Received: {number}"
-            problems.append("" if number == len(header) else f"missing column: {wrong}")
-            cells.append((row + [""] * len(header))[: len(header)])
-            places.append(f"{path}:{reader.line_num}")
-    columns = {name: [row[i] for row in cells] for i, name in enumerate(header)}
-    return _checked(columns, folder, places, problems)
 
 
 def _content(raw, folder):

@@ -9,8 +9,11 @@ layer is about to make them: together they may be no more than the file has. Whe
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import keras
 
 from keras_multimodel import _keras_compat
 
@@ -36,6 +39,12 @@ _TIMES, _SLACK = 4, 1 << 22
 _MOST_EXPANSION, _EXPANSION_FLOOR = 10, 1 << 26
 _SHOWN = 500  # characters of an error
 _is_bounded: contextvars.ContextVar[bool] = contextvars.ContextVar("is_bounded", default=False)
+_count_weight: contextvars.ContextVar[Callable | None] = contextvars.ContextVar(
+    "count_weight", default=None
+)
+_counting_lock = threading.Lock()
+_num_counting = 0
+_add_weight = keras.layers.Layer.add_weight
 
 
 def check_config(config: Any) -> None:
@@ -96,7 +105,7 @@ def building_from_config(
 
     token = _is_bounded.set(True)
     try:
-        with _keras_compat.before_each_weight(count):
+        with _before_each_weight(count):
             yield
     except ValueError:
         raise
@@ -121,6 +130,45 @@ def _most_weights(num_bytes: int | None, without_file: int | None) -> tuple[floa
         return without_file, "which `MultiModel.max_config_weights` limits"
     # A weight takes at least a byte in a file.
     return _TIMES * num_bytes + _SLACK, f"for a file with {num_bytes} bytes of them"
+
+
+def _counted_add_weight(self, shape=None, *args, **kwargs):
+    count = _count_weight.get()
+    if count is not None:
+        count(shape)
+    return _add_weight(self, shape, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def _before_each_weight(count: Callable) -> Iterator[None]:
+    """Calls a function with the shape of every weight that a layer is about to make.
+
+    In this thread, and until the context ends. `add_weight` is public, but Keras has no hook that
+    reaches the layers of others, and once a weight is made its memory is taken.
+
+    Args:
+        count: the function; what it raises reaches the caller of `add_weight`.
+    """
+    global _num_counting
+    outer = _count_weight.get()
+
+    def count_all(shape):
+        if outer is not None:
+            outer(shape)
+        count(shape)
+
+    with _counting_lock:
+        _num_counting += 1
+        keras.layers.Layer.add_weight = _counted_add_weight
+    token = _count_weight.set(count_all)
+    try:
+        yield
+    finally:
+        _count_weight.reset(token)
+        with _counting_lock:
+            _num_counting -= 1
+            if not _num_counting:
+                keras.layers.Layer.add_weight = _add_weight
 
 
 def _shown(value):

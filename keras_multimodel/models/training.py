@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_multimodel import _keras_compat
-from keras_multimodel.metrics import StepMean
+from keras_multimodel.metrics import StepMean, direction_of
 from keras_multimodel.models import validation as checks
 from keras_multimodel.models.compile_guard import CompileGuard
 from keras_multimodel.models.task import Task
@@ -316,5 +316,5 @@ def _infer_modes(model, callbacks):
     given = getattr(callbacks, "callbacks", callbacks)
     for callback in [] if given is None else keras.tree.flatten(given):
         if getattr(callback, "mode", None) == "auto":
-            direction = _keras_compat.direction_of(model, str(callback.monitor))
+            direction = direction_of(model, str(callback.monitor))
             callback.mode = {"up": "max", "down": "min", None: "auto"}[direction]

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 import keras_multimodel as kmm
-from keras_multimodel import _keras_compat
+from keras_multimodel.metrics import direction_of
 from tests.models.small_models import build, make_batch, make_tasks
 
 
@@ -72,7 +72,7 @@ def test_directions_of_keys_that_end_in_several_metrics():
         "sgd", metrics={"topic": [kmm.metrics.LogPerplexity("rank_accuracy"), "accuracy"]}
     )
     model.make_variables()
-    assert _keras_compat.direction_of(model, "val_topic_rank_accuracy") == "down"
-    assert _keras_compat.direction_of(model, "topic_accuracy") == "up"
-    assert _keras_compat.direction_of(model, "val_loss") == "down"
-    assert _keras_compat.direction_of(model, "learning_rate") is None
+    assert direction_of(model, "val_topic_rank_accuracy") == "down"
+    assert direction_of(model, "topic_accuracy") == "up"
+    assert direction_of(model, "val_loss") == "down"
+    assert direction_of(model, "learning_rate") is None

@@ -7,7 +7,12 @@ import tensorflow as tf
 from keras import ops
 
 from keras_multimodel import Task, data
-from keras_multimodel.layers import LabelsModality, NumberModality, SeriesModality
+from keras_multimodel.layers import (
+    BackboneModality,
+    LabelsModality,
+    NumberModality,
+    SeriesModality,
+)
 from keras_multimodel.models import training
 from tests.models.small_models import HIDDEN_DIM, build, make_batch
 
@@ -110,3 +115,27 @@ def test_trains_in_half_precision():
     assert isinstance(model, training.MultiTaskTraining)
     for output in outputs.values():
         assert np.isfinite(ops.convert_to_numpy(ops.cast(output, "float32"))).all()
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_adapters_of_these_nets_survive_a_file(quantized, tmp_path):
+    tasks = make_tasks()
+    pictures = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(5, 2)])
+    tasks.append(Task("rating", BackboneModality(pictures, HIDDEN_DIM), tasks[0].targets))
+    model = build(tasks, num_encoder_blocks=1, moe=None)
+    if quantized:
+        model.quantize("int8")
+    model.enable_lora(2)
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        weight.assign(rng.normal(size=weight.shape) / 4)
+    nets = ("number/head", "labels/hidden", "series/dense", "projection")
+    paths = " ".join(weight.path for weight in model.trainable_weights)
+    assert all(f"{name}/lora" in paths for name in nets)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x, _ = make_batch(tasks[:-1], (2, 2, 2))
+    x["rating"] = {"inputs": rng.normal(size=(2, 4, 4, 3)).astype("float32")}
+    for name, outputs in model(x, training=False).items():
+        ours, theirs = (ops.convert_to_numpy(y) for y in (outputs, loaded(x, training=False)[name]))
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_multimodel.layers.adaptable import Dense
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.typing import Shape, Tensor
 
@@ -82,7 +83,7 @@ class BackboneModality(ModalityNet):
         shape = (None,) * (len(self.model.outputs[0].shape) - 1) + (
             self.model.outputs[0].shape[-1],
         )
-        self.projection = self.make(keras.layers.Dense, shape, self.hidden_dim, name="projection")
+        self.projection = self.make(Dense, shape, self.hidden_dim, name="projection")
 
     def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         self.check_examples(inputs, "inputs of the model")

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.layers.adaptable import Dense
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.typing import Shape, Tensor
 
@@ -67,7 +68,7 @@ class SeriesModality(ModalityNet):
 
     def build(self, input_shape: Shape):
         shape = (None, None, self.patch_size * 2 * self.channels)
-        self.dense = self.make(keras.layers.Dense, shape, self.hidden_dim, name="dense")
+        self.dense = self.make(Dense, shape, self.hidden_dim, name="dense")
 
     def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         self.check_examples(inputs, "series")

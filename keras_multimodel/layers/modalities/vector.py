@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_multimodel import _keras_compat
+from keras_multimodel.layers.adaptable import Dense
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 from keras_multimodel.layers.sublayers import set_sublayer_states, sublayer_states
 from keras_multimodel.ops.numerics import at_least_float32
@@ -57,11 +58,9 @@ class VectorNet(ModalityNet):
                 self.encodes = True
                 self.build_encode()
             elif len(input_shape) == 3 and self.head is None:
-                dense, rows = keras.layers.Dense, (None, self.hidden_dim)
-                self.hidden = self.make(
-                    dense, rows, self.hidden_dim, activation="relu", name="hidden"
-                )
-                self.head = self.make(dense, rows, self.example_shape[0], name="head")
+                rows, options = (None, self.hidden_dim), {"activation": "relu", "name": "hidden"}
+                self.hidden = self.make(Dense, rows, self.hidden_dim, **options)
+                self.head = self.make(Dense, rows, self.example_shape[0], name="head")
 
     def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         self.check_examples(inputs, "vectors")
