@@ -118,19 +118,11 @@ class AudioModality(ModalityNet):
         x = self.merge_norm(self.merge_pointwise(self.merge_depthwise(ops.relu(x))))
         return ops.where(real[:, :, None], x, ops.zeros_like(x))
 
-    def compute_output_spec(
-        self,
-        inputs: Tensor,
-        mask: Tensor | None = None,
-        reverse: bool = False,
-        like: Tensor | None = None,
-    ) -> Tensor:
-        if reverse:
-            return self.decode(inputs, mask=mask, like=like)
+    def encoded_shape(self, inputs: Tensor) -> Shape:
         self.check_examples(inputs, "audio")
         batch, length = inputs.shape[:2]
         length = None if length is None else -(-length // 2**self.num_blocks)
-        return keras.KerasTensor((batch, length, self.hidden_dim), dtype=self.compute_dtype)
+        return batch, length, self.hidden_dim
 
     def padding_mask(self, inputs: Tensor) -> Tensor:
         self.check_examples(inputs, "audio")

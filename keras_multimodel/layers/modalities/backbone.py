@@ -94,22 +94,14 @@ class BackboneModality(ModalityNet):
         features = self.model(given, training=training)
         return self.projection(ops.cast(features, self.compute_dtype))
 
-    def compute_output_spec(
-        self,
-        inputs: Tensor,
-        mask: Tensor | None = None,
-        reverse: bool = False,
-        like: Tensor | None = None,
-    ) -> Tensor:
-        if reverse:
-            return self.decode(inputs, mask=mask, like=like)
+    def encoded_shape(self, inputs: Tensor) -> Shape:
         self.check_examples(inputs, "inputs of the model")
         shape = self.model.compute_output_shape(
             {"token_ids": inputs.shape, "padding_mask": inputs.shape}
             if self._is_text
             else inputs.shape
         )
-        return keras.KerasTensor((*shape[:-1], self.hidden_dim), dtype=self.compute_dtype)
+        return (*shape[:-1], self.hidden_dim)
 
     def padding_mask(self, inputs: Tensor) -> Tensor | None:
         return ops.not_equal(inputs, 0) if self._is_text else None

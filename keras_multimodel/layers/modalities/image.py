@@ -99,20 +99,11 @@ class ImageModality(ModalityNet):
             x = block(x)
         return x
 
-    def compute_output_spec(
-        self,
-        inputs: Tensor,
-        mask: Tensor | None = None,
-        reverse: bool = False,
-        like: Tensor | None = None,
-    ) -> Tensor:
-        if reverse:
-            return self.decode(inputs, mask=mask, like=like)
+    def encoded_shape(self, inputs: Tensor) -> Shape:
         self.check_examples(inputs, "images")
         stride = 2 ** (self.num_blocks + 1)
         sizes = [None if size is None else -(-size // stride) for size in inputs.shape[1:3]]
-        shape = (inputs.shape[0], *sizes, self.hidden_dim)
-        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+        return (inputs.shape[0], *sizes, self.hidden_dim)
 
     def get_config(self):
         return {**super().get_config(), **attributes(self, "image_shape", "num_blocks")}

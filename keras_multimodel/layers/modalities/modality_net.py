@@ -9,7 +9,7 @@ from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.layers.sublayers import CompositeLayer
 from keras_multimodel.losses import LabelSmoothedCrossentropy
 from keras_multimodel.metrics import LogPerplexity, TokenAccuracy, TopKAccuracy
-from keras_multimodel.typing import Tensor
+from keras_multimodel.typing import Shape, Tensor
 
 MOST_HALVINGS = 24  # of a length: one position of the result then stands for 16 million
 
@@ -164,6 +164,26 @@ class ModalityNet(CompositeLayer):
         if reverse:
             return self.decode(inputs, mask=mask, like=like)
         return self.encode(inputs, mask=mask)
+
+    def encoded_shape(self, inputs: Tensor) -> Shape | None:
+        """Returns the shape of `encode(inputs)`, or None to have Keras trace `encode` for it.
+
+        Args:
+            inputs: a symbolic tensor `(batch, *example_shape)`.
+        """
+        return None
+
+    def compute_output_spec(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        reverse: bool = False,
+        like: Tensor | None = None,
+    ) -> keras.KerasTensor:
+        shape = None if reverse else self.encoded_shape(inputs)
+        if shape is None:
+            return super().compute_output_spec(inputs, mask=mask, reverse=reverse, like=like)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor | None:
         # The rank tells the modality's own data from the body's output, which keeps its mask.

@@ -77,20 +77,11 @@ class SeriesModality(ModalityNet):
         x = self.dense(ops.cast(self._patches(x), self.compute_dtype))
         return x * ops.cast(self.padding_mask(inputs), x.dtype)[..., None]
 
-    def compute_output_spec(
-        self,
-        inputs: Tensor,
-        mask: Tensor | None = None,
-        reverse: bool = False,
-        like: Tensor | None = None,
-    ) -> Tensor:
-        if reverse:
-            return self.decode(inputs, mask=mask, like=like)
+    def encoded_shape(self, inputs: Tensor) -> Shape:
         self.check_examples(inputs, "series")
         steps = inputs.shape[1]
         length = None if steps is None else -(-steps // self.patch_size)
-        shape = (inputs.shape[0], length, self.hidden_dim)
-        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+        return inputs.shape[0], length, self.hidden_dim
 
     def padding_mask(self, inputs: Tensor) -> Tensor:
         return ops.any(self._patches(self._known_steps(inputs)), axis=-1)
