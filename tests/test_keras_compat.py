@@ -4,6 +4,7 @@ import copy
 import pathlib
 import re
 import threading
+import zipfile
 
 import keras
 import numpy as np
@@ -322,3 +323,46 @@ def test_expect_steps(arguments):
     other = make_model()
     assert _keras_compat.batches_of_fit(other) is None
     _keras_compat.expect_steps(None, 3)
+
+
+@pytest.mark.parametrize("given, expected", [("up", ops.greater), ("down", ops.less)])
+def test_set_direction(given, expected):
+    metric = keras.metrics.Mean(name="of_ones_own")
+    assert _keras_compat.direction(metric) is None
+    _keras_compat.set_direction(metric, given)
+    assert _keras_compat.direction(metric) == given
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=[metric])
+    stopping = keras.callbacks.EarlyStopping("of_ones_own")  # which asks for it
+    model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0, callbacks=[stopping])
+    assert stopping.monitor_op is expected, changed("Metric._direction")
+
+
+def test_own_trainable():
+    layer = keras.layers.TimeDistributed(keras.layers.Dense(2))
+    own = layer.add_weight((2,), name="own")
+    layer.build((None, 3, 4))
+    layer.trainable = False
+    found = _keras_compat.own_trainable(layer)
+    assert len(found) == 1 and found[0] is own, changed("Layer._trainable_variables")
+
+
+def test_weights_of_loaded_file(tmp_path):
+    found = []
+
+    @keras.saving.register_keras_serializable(package="tests")
+    class Seen(keras.Sequential):
+        @classmethod
+        def from_config(cls, config, custom_objects=None):
+            found.append(_keras_compat.weights_of_loaded_file())
+            return super().from_config(config, custom_objects)
+
+    path = tmp_path / "model.keras"
+    Seen([keras.Input((3,)), keras.layers.Dense(1)]).save(path)
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("model.weights.h5").file_size
+        archive.extractall(tmp_path / "folder")
+    keras.saving.load_model(path)
+    keras.saving.load_model(tmp_path / "folder")
+    assert found == [(size, size)] * 2, changed("_load_model_from_fileobj")
+    assert _keras_compat.weights_of_loaded_file() is None
