@@ -327,8 +327,8 @@ def test_expect_steps(arguments):
 
 @pytest.mark.parametrize("given, expected", [("up", ops.greater), ("down", ops.less)])
 def test_set_direction(given, expected):
-    metric = keras.metrics.Mean(name="of_ones_own")
-    assert _keras_compat.direction(metric) is None
+    metric = keras.metrics.MeanMetricWrapper(keras.losses.mean_squared_error, "of_ones_own")
+    assert _keras_compat.direction(keras.metrics.Mean()) is None
     _keras_compat.set_direction(metric, given)
     assert _keras_compat.direction(metric) == given
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])

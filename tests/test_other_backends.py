@@ -7,6 +7,8 @@ import sys
 import keras
 import pytest
 
+from tests.layers.test_alone import LAYERS
+
 # In one process: it takes seconds to import a backend.
 ALL = [
     "tests/callbacks/test_input_wait.py::test_slow_and_fast_input_of_other_backends",
@@ -15,7 +17,7 @@ ALL = [
     "tests/weighting/test_pc_grad.py::test_refuses_other_backends",
 ]
 # Each public layer in plain models, of two kinds, and two models more.
-ALONE, NUM_ALONE = "tests/layers/test_alone.py", 2 * 9 + 3
+ALONE, NUM_ALONE = "tests/layers/test_alone.py", 2 * len(LAYERS) + 3
 TESTS = {"jax": [*ALL, "tests/models/test_compile_guard.py::test_few_programs"], "torch": ALL}
 
 
