@@ -10,8 +10,8 @@ import keras
 from keras_multimodel.argument_checks import one_of, optional_positive_int
 from keras_multimodel.callbacks.notebook_display import NotebookDisplay, in_notebook
 from keras_multimodel.callbacks.task_records import TaskRecords
-from keras_multimodel.metrics import direction_of
 from keras_multimodel.models.multimodel import MultiModel
+from keras_multimodel.models.training import direction_of
 from keras_multimodel.visualization import plot_learning_curves
 
 _DISPLAYS = ("auto", "terminal", "lines", "notebook")

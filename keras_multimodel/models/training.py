@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_multimodel import _keras_compat
-from keras_multimodel.metrics import StepMean, direction_of
+from keras_multimodel.metrics import StepMean
 from keras_multimodel.models import validation as checks
 from keras_multimodel.models.compile_guard import CompileGuard
 from keras_multimodel.models.task import Task
@@ -318,3 +318,26 @@ def _infer_modes(model, callbacks):
         if getattr(callback, "mode", None) == "auto":
             direction = direction_of(model, str(callback.monitor))
             callback.mode = {"up": "max", "down": "min", None: "auto"}[direction]
+
+
+def direction_of(model: keras.Model, key: str) -> str | None:
+    """Returns `"up"` or `"down"`, whichever is better, for a key of a compiled model's logs.
+
+    Keras' callbacks ask metrics too, but find none for a key that begins with an output's name.
+
+    Args:
+        model: the model.
+        key: such as `"val_loss"` or `"val_en_de_log_perplexity"`.
+
+    Returns:
+        The direction; None where it is not known.
+    """
+    name = key.removeprefix("val_")
+    if name == "loss" or name.endswith("_loss"):
+        return "down"
+    # Those that `compile` was given are within one that stands for all.
+    metrics = [metric for group in model.metrics for metric in getattr(group, "metrics", [group])]
+    fits = [m for m in metrics if name == m.name or name.endswith(f"_{m.name}")]
+    # `topic_top_5_accuracy` ends in the names of two metrics, of which the longer one is meant.
+    best = max(fits, key=lambda metric: len(metric.name), default=None)
+    return None if best is None else _keras_compat.direction(best)

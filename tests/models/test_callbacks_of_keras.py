@@ -4,7 +4,7 @@ import keras
 import pytest
 
 import keras_multimodel as kmm
-from keras_multimodel.metrics import direction_of
+from keras_multimodel.models.training import direction_of
 from tests.models.small_models import build, make_batch, make_tasks
 
 
