@@ -88,9 +88,10 @@ docs: $(INSTALLED)
 docs-terminal: $(INSTALLED)
 	$(PY) docs/draw_terminal.py
 
-# The pictures of docs/architecture.md, drawn from the code as it is.
+# The pictures of docs/architecture.md, drawn from the code as it is, and of docs/looking_inside.md.
 docs-figures: $(INSTALLED)
 	$(PY) docs/draw_architecture.py
+	$(PY) docs/draw_looking_inside.py
 
 # Wheel and source distribution, and what is in them.
 dist: $(INSTALLED)

@@ -16,7 +16,7 @@ from keras_multimodel import _keras_compat, user_warnings
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.callbacks.files import writable_directory
 from keras_multimodel.layers.moe.moe_layer import MoELayer
-from keras_multimodel.models.multimodel import MultiModel
+from keras_multimodel.models.multimodel import MultiModel, check_multimodel
 from keras_multimodel.models.task import nets_of_batch
 from keras_multimodel.visualization import over_fair_share, plot_expert_use
 
@@ -215,12 +215,7 @@ class _Meter:
 
 def _counting_layers(model) -> dict[str, MoELayer]:
     """Returns the expert layers by their path, with underscores as in the names of metrics."""
-    if not isinstance(model, MultiModel):
-        raise ValueError(
-            "`model` must be a MultiModel, which knows its tasks. "
-            f"Received: model of type {type(model).__name__}"
-        )
-    layers = _keras_compat.all_layers(model)
+    layers = _keras_compat.all_layers(check_multimodel(model))
     layers = [x for x in layers if isinstance(x, MoELayer) and x.count_tokens]
     if not layers:
         raise ValueError(

@@ -16,8 +16,8 @@ from keras_multimodel.generation.beam_search import BeamLoop, BeamSearch
 from keras_multimodel.generation.constraints import Constraint
 from keras_multimodel.generation.inputs import (
     RawBatcher,
-    RowBatcher,
     bucket,
+    input_batcher,
     num_rows,
     shapes,
 )
@@ -63,8 +63,7 @@ class TaskGenerator:
         self.read = read
         self.write = write
         self.steps = steps
-        make = RowBatcher if task.has_parts else RawBatcher
-        self.inputs: Any = make(task.name, "inputs", task.inputs, task.max_input_length)
+        self.inputs: Any = input_batcher(task)
         self.targets = RawBatcher(task.name, "targets", task.targets, None)
         self.traces = 0  # how often something was compiled
         self._programs: dict = {}  # in the order of their last use

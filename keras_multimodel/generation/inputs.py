@@ -273,6 +273,16 @@ class RowBatcher:
         }
 
 
+def input_batcher(task: Any) -> Any:
+    """Returns what turns the raw inputs of a task into batches: a `RawBatcher` or a `RowBatcher`.
+
+    Args:
+        task: a `Task`.
+    """
+    make = RowBatcher if task.has_parts else RawBatcher
+    return make(task.name, "inputs", task.inputs, task.max_input_length)
+
+
 def shapes(batch: Any) -> tuple:
     """Returns the shapes of a batch, an array or a dict of arrays, as a key of programs."""
     if isinstance(batch, dict):

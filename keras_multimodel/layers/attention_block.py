@@ -10,7 +10,7 @@ from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import write_position
 from keras_multimodel.layers.sublayers import CompositeLayer, attributes
 from keras_multimodel.layers.timing_signal import TimingSignal
-from keras_multimodel.ops.attention import attention
+from keras_multimodel.ops.attention import attention, attention_weights
 from keras_multimodel.ops.compiled import attend, attend_to_prefix
 from keras_multimodel.typing import Nested, Shape, Tensor
 
@@ -71,6 +71,23 @@ class Attention(CompositeLayer):
         x = attention(queries, keys, values, mask, self.causal)
         x = self.output_projection(ops.reshape(x, (-1, self.hidden_dim)))
         return ops.reshape(x, (*ops.shape(targets)[:2], self.hidden_dim))
+
+    def attention_weights(
+        self, targets: Tensor, source: Tensor, source_mask: Tensor | None = None
+    ) -> Tensor:
+        """Returns how much each target takes of each source position.
+
+        Args:
+            targets: as in a call.
+            source: as in a call.
+            source_mask: as in a call.
+
+        Returns:
+            `(B, N, T, S)`, float32 or more; every row sums to 1.
+        """
+        mask = None if source_mask is None else ops.cast(source_mask, "bool")
+        queries, keys = self._project(targets, self.query), self._project(source, self.key)
+        return attention_weights(queries, keys, mask, self.causal)
 
     def _project(self, x, dense):
         """Maps `(B, T, hidden_dim)` to `(B, T, N, H)`, or one position `(B, hidden_dim)`."""

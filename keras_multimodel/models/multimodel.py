@@ -300,6 +300,23 @@ class MultiModel(MultiTaskTraining, AdaptingModel, PresetModel, SummaryModel):
         return {name: [list(group) for group in groups] for name, groups in self._groups.items()}
 
 
+def check_multimodel(model: Any) -> MultiModel:
+    """Returns `model` if it is a `MultiModel`.
+
+    Args:
+        model: what was received.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(model, MultiModel):
+        raise ValueError(
+            "`model` must be a MultiModel, which knows its tasks. "
+            f"Received: model of type {type(model).__name__}"
+        )
+    return model
+
+
 @contextlib.contextmanager
 def _dtype_policy(policy):
     """Makes a policy that of the process for a while, unless it is None."""

@@ -35,8 +35,28 @@ def attention(
     if keras.backend.backend() == "torch" or jax_on_accelerator():
         mask = None if mask is None else mask[:, None, None, :]
         return ops.dot_product_attention(queries, keys, values, mask=mask, is_causal=causal)
+    weights = ops.cast(attention_weights(queries, keys, mask, causal), values.dtype)
+    found = ops.matmul(weights, ops.transpose(values, (0, 2, 1, 3)))
+    return ops.transpose(found, (0, 2, 1, 3))
+
+
+def attention_weights(
+    queries: Tensor, keys: Tensor, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """Computes `softmax(queries keys^T / sqrt(H))` of every head.
+
+    Args:
+        queries: `(B, T, N, H)`.
+        keys: `(B, S, N, H)`.
+        mask: see `attention`.
+        causal: see `attention`.
+
+    Returns:
+        `(B, N, T, S)`, float32 or more. Every row sums to 1, and hidden positions have exactly 0
+        where any is visible.
+    """
     scaled = queries * queries.shape[-1] ** -0.5
-    queries, keys, values = (ops.transpose(x, (0, 2, 1, 3)) for x in (scaled, keys, values))
+    queries, keys = (ops.transpose(x, (0, 2, 1, 3)) for x in (scaled, keys))
     scores = at_least_float32(ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2))))
     visible = None if mask is None else mask[:, None, None, :]
     if causal:
@@ -46,8 +66,7 @@ def attention(
     if visible is not None:
         # So large that the score is lost in it, and finite, so that not all weights can be NaN.
         scores = scores + ops.where(visible, 0.0, ops.cast(-1e30, scores.dtype))
-    weights = ops.cast(_softmax(scores), values.dtype)
-    return ops.transpose(ops.matmul(weights, values), (0, 2, 1, 3))
+    return _softmax(scores)
 
 
 def _softmax(scores):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_multimodel.ops.attention import attention
+from keras_multimodel.ops.attention import attention, attention_weights
 
 
 def reference(queries, keys, values, mask, causal):
@@ -58,3 +58,19 @@ def test_half_precision_keeps_its_dtype_and_sums_in_float32():
         ops.convert_to_numpy(ops.cast(found, "float32")), expected, atol=0.03
     )
     assert found.dtype == half.dtype
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_weights_sum_to_1_and_are_those_of_the_definition(causal):
+    draw = np.random.default_rng(1)
+    queries, keys = draw.normal(size=(2, 2, 5, 3, 4)).astype("float32")
+    mask = np.arange(5) < [[4], [2]]
+    weights = ops.convert_to_numpy(
+        attention_weights(queries, keys, ops.convert_to_tensor(mask), causal)
+    )
+    # With the identity as values, what is found is the weights: `(B, T, N, S)`.
+    values = np.broadcast_to(np.eye(5)[None, :, None], (2, 5, 3, 5))
+    expected = reference(queries.astype("float64"), keys.astype("float64"), values, mask, causal)
+    np.testing.assert_allclose(weights, expected.transpose(0, 2, 1, 3), atol=1e-6)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-6)
+    assert not weights[1, ..., 2:].any()

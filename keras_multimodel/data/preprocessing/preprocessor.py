@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_multimodel.typing import Nested, Tensor
@@ -101,6 +102,14 @@ class Preprocessor:
             f"`{type(self).__name__}` prepares inputs only: it has no raw form of a prediction. "
             f"Received: prediction={prediction!r}"
         )
+
+    def pieces(self, ids: Tensor) -> list[str]:
+        """Returns what each id stands for, for figures: here, its number.
+
+        Args:
+            ids: integers `(length,)`.
+        """
+        return [str(int(i)) for i in np.asarray(ids)]
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments in a form that JSON can hold."""

@@ -109,6 +109,10 @@ class TextPreprocessor(Preprocessor):
         """Returns the text of ids up to the first end; padding is skipped."""
         return self._pieces.decode(until_end(prediction, self.vocabulary_size).tolist())
 
+    def pieces(self, ids: Tensor) -> list[str]:
+        """Returns the piece of each id; one that starts a word has a mark for the space."""
+        return id_names(ids, self._pieces.id_to_piece)
+
     def get_config(self) -> dict:
         proto = base64.b64encode(self.proto).decode("ascii")
         return {"proto": proto, "max_length": self.max_length}
@@ -222,6 +226,16 @@ def string_to_ids(
         return np.array([*ids[: None if max_length is None else max_length - 1], END_ID], "int32")
 
     return in_python(run, [as_string(raw)], tf.TensorSpec((None,), tf.int32))
+
+
+def id_names(ids: Tensor, name: Callable[[int], str]) -> list[str]:
+    """Returns what each id stands for; that of the end is "(end)" in every vocabulary.
+
+    Args:
+        ids: integers `(length,)`.
+        name: function from an id to what it stands for.
+    """
+    return ["(end)" if i == END_ID else name(i) for i in np.asarray(ids).tolist()]
 
 
 def until_end(prediction: Tensor, vocabulary_size: int) -> np.ndarray:

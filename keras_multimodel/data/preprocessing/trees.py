@@ -18,7 +18,12 @@ import tensorflow as tf
 from keras_multimodel.argument_checks import optional_positive_int
 from keras_multimodel.data.encoding.bad_examples import BadExampleError
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
-from keras_multimodel.data.preprocessing.text import UNKNOWN_ID, string_to_ids, until_end
+from keras_multimodel.data.preprocessing.text import (
+    UNKNOWN_ID,
+    id_names,
+    string_to_ids,
+    until_end,
+)
 from keras_multimodel.data.preprocessing.text_files import as_string, decode_utf8, read_strings
 from keras_multimodel.generation.constraints import TreeConstraint
 from keras_multimodel.typing import Tensor
@@ -253,6 +258,11 @@ class TreePreprocessor(Preprocessor):
         words = _words(inputs)
         symbols = [self.symbols[index - _SPECIAL] for index in ids if index != UNKNOWN_ID]
         return delinearize(repair(symbols, words), words)
+
+    def pieces(self, ids: Tensor) -> list[str]:
+        """Returns the symbol of each id."""
+        special = ["(padding)", "(end)", "(unknown)"]
+        return id_names(ids, [*special, *self.symbols].__getitem__)
 
     def constraint(self) -> TreeConstraint:
         """Returns the constraint that has `generate` write trees over the words of the input."""

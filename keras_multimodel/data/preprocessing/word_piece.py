@@ -12,7 +12,13 @@ import tensorflow_text
 
 from keras_multimodel.argument_checks import optional_positive_int, positive_int
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
-from keras_multimodel.data.preprocessing.text import END_ID, UNKNOWN_ID, read_sentences, until_end
+from keras_multimodel.data.preprocessing.text import (
+    END_ID,
+    UNKNOWN_ID,
+    id_names,
+    read_sentences,
+    until_end,
+)
 from keras_multimodel.data.preprocessing.text_files import as_string, decode_utf8
 from keras_multimodel.typing import Tensor
 
@@ -115,6 +121,10 @@ class WordPiecePreprocessor(Preprocessor):
         """Returns the text of ids up to the first end; padding is skipped."""
         ids = until_end(prediction, self.vocabulary_size)
         return _join([_UNKNOWN if i == UNKNOWN_ID else self.vocabulary[i] for i in ids])
+
+    def pieces(self, ids: Tensor) -> list[str]:
+        """Returns the piece of each id."""
+        return id_names(ids, self.vocabulary.__getitem__)
 
     def get_config(self) -> dict:
         return {
