@@ -16,7 +16,9 @@ SURFACE = {
     "kmm.ablation": (
         "Cost Decision Difference Results Study cost decide paired_difference seeds_needed"
     ),
-    "kmm.callbacks": "ExpertUse InputWait Resume StopOnDivergence TaskTable expert_use",
+    "kmm.callbacks": """
+        ExpertUse InputWait Resume StopOnDivergence TaskBoard TaskTable TensorBoardLog
+        expert_use""",
     "kmm.data": """
         AudioPreprocessor BadExample BadExampleError BadExamples CategoryPreprocessor DataReport
         DropInputs LabelsPreprocessor NumberPreprocessor SeriesPreprocessor Table infer_columns

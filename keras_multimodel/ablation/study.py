@@ -61,7 +61,8 @@ class Study:
         version: any JSON value that is part of the hash. Change it when something changes that the
             study cannot see, such as a function that `build` or `data` calls.
         logger: an object with a method `log(values, step)`, which gets the logs of every epoch,
-            with the name of the variant and the seed in the keys.
+            with the name of the variant and the seed in the keys, such as
+            `kmm.callbacks.TensorBoardLog`.
 
     Raises:
         ValueError: an argument is out of range, `data` has no two or three parts, or no width

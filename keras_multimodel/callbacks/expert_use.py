@@ -1,7 +1,5 @@
 """Which experts each task uses, and which experts die."""
 
-import importlib.util
-import io
 import itertools
 import os
 from collections.abc import Iterable, Mapping
@@ -14,7 +12,7 @@ from keras import ops
 
 from keras_multimodel import _keras_compat, user_warnings
 from keras_multimodel.argument_checks import positive_int
-from keras_multimodel.callbacks.files import writable_directory
+from keras_multimodel.callbacks.tensorboard import check_log_dir, pixels
 from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.models.multimodel import MultiModel, check_multimodel
 from keras_multimodel.models.task import nets_of_batch
@@ -43,7 +41,7 @@ def expert_use(
         ValueError: `model` is not a `MultiModel` or has no `MoELayer` that counts its tokens,
             `batches` is not a positive integer, or a task has no batch.
     """
-    return _Meter(model, data, batches).read()
+    return Meter(model, data, batches).read()
 
 
 class ExpertUse(keras.callbacks.Callback):
@@ -108,12 +106,7 @@ class ExpertUse(keras.callbacks.Callback):
                 f"`threshold` must be between 0 and 1. Received: threshold={threshold}"
             )
         if log_dir is not None:
-            if importlib.util.find_spec("tensorboard") is None:
-                raise ImportError(
-                    "`log_dir` needs TensorBoard: `pip install tensorboard`. "
-                    f"Received: log_dir={log_dir!r}"
-                )
-            writable_directory("log_dir", log_dir)  # TensorFlow opens it after the first epoch
+            check_log_dir(log_dir)
         self.data = data
         self.log_dir = log_dir
         self.threshold = threshold
@@ -134,7 +127,7 @@ class ExpertUse(keras.callbacks.Callback):
         return {layer: over_fair_share(sum(use.values())) for layer, use in self.latest.items()}
 
     def on_train_begin(self, logs: dict | None = None):
-        self._meter = _Meter(self.model, self.data, self.batches)
+        self._meter = Meter(self.model, self.data, self.batches)
         self.history, self._epoch, self._measurements_below = {}, None, {}
         if self.log_dir is not None:
             self._writer = tf.summary.create_file_writer(str(self.log_dir))
@@ -175,14 +168,14 @@ class ExpertUse(keras.callbacks.Callback):
     def _write(self, epoch):
         with self._writer.as_default(step=epoch):
             for layer, by_task in self.latest.items():
-                tf.summary.image(f"expert_use/{layer}", _image({layer: by_task}))
+                tf.summary.image(f"expert_use/{layer}", pixels(plot_expert_use({layer: by_task})))
                 tf.summary.scalar(f"least_share/{layer}", self.shares[layer].min())
                 for task, tokens in by_task.items():
                     tf.summary.scalar(f"experts_used/{layer}/{task}", _experts_used(tokens))
         self._writer.flush()
 
 
-class _Meter:
+class Meter:
     """Counts tokens by task and expert, on batches that it keeps.
 
     The model sends several tasks through an expert layer together; here each one passes it alone.
@@ -253,10 +246,3 @@ def _experts_used(tokens) -> float:
     """Returns the exponential of the entropy of the choices; 0 without any."""
     share = tokens[tokens > 0] / max(1, tokens.sum())
     return float(np.exp(-np.sum(share * np.log(share)))) if share.size else 0.0
-
-
-def _image(use):
-    """Returns the plot as uint8 `(1, height, width, 3)`."""
-    file = io.BytesIO()
-    plot_expert_use(use).savefig(file, format="png", dpi=100)
-    return tf.io.decode_png(file.getvalue(), channels=3)[None]

@@ -103,10 +103,9 @@ class TaskRecords:
     def _measures(self):
         found = {}
         for key in self.history:
-            # The longest name: with tasks `en` and `en_de`, the key `en_de_loss` is of the latter.
-            owners = [task for task in self.tasks if key.startswith(f"{task}_")]
-            if owners:
-                found[key.removeprefix(f"{max(owners, key=len)}_")] = None
+            task = owner_of(self.tasks, key)
+            if task is not None:
+                found[key.removeprefix(f"{task}_")] = None
             elif len(self.tasks) == 1 and key in self.best and not key.startswith("val_"):
                 found[key] = None  # without the name of the task, where there is one alone
         return [m for m in _FIRST if m in found] + [m for m in found if m not in _FIRST]
@@ -134,3 +133,15 @@ class TaskRecords:
 
     def _last(self, key):
         return self.history.get(key, [math.nan])[-1]
+
+
+def owner_of(tasks: list[str], key: str) -> str | None:
+    """Returns the task whose measure a key of the logs is, or None.
+
+    Args:
+        tasks: names of the tasks.
+        key: the key, without `val_`.
+    """
+    # The longest name: with tasks `en` and `en_de`, the key `en_de_loss` is of the latter.
+    owners = [task for task in tasks if key.startswith(f"{task}_")]
+    return max(owners, key=len, default=None)

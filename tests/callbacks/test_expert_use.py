@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_multimodel.callbacks import ExpertUse, expert_use
 from keras_multimodel.layers import FeedForward, MoELayer
+from tests.callbacks.event_files import events
 from tests.models.small_models import HIDDEN_DIM, build, make_batch, make_tasks, set_weights
 from tests.references import array
 
@@ -154,17 +155,6 @@ def test_warns_once_of_dying_experts_and_neither_too_early_nor_above_the_thresho
     for layer, message in zip(sorted(LAYERS, reverse=True), watched.messages):
         assert f"Of 4 experts of '{layer}'" in message and message.count("[2, 3]") == 1
         assert "less than 1.00% of their fair share of the tokens in the last 2" in message
-
-
-def events(folder):
-    """Tag -> step -> tensor, of all event files of a folder."""
-    result = {}
-    for path in folder.glob("events*"):
-        for event in tf.compat.v1.train.summary_iterator(str(path)):
-            for value in event.summary.value:
-                tensor = tf.make_ndarray(value.tensor)
-                result.setdefault(value.tag, {})[event.step] = tensor
-    return result
 
 
 def test_tensorboard_shows_the_use(watched):
