@@ -7,6 +7,7 @@ from keras_multimodel import ablation as ablation
 from keras_multimodel import callbacks as callbacks
 from keras_multimodel import data as data
 from keras_multimodel import datasets as datasets
+from keras_multimodel import distribution as distribution
 from keras_multimodel import evaluation as evaluation
 from keras_multimodel import generation as generation
 from keras_multimodel import layers as layers

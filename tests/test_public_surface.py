@@ -47,6 +47,7 @@ SURFACE = {
 # Modules whose public functions and classes are all meant for users, and what is about figures.
 MODULES = {
     "kmm.transfer": "Matrix log_perplexities measure variants",
+    "kmm.distribution": "initialize",
     "kmm.losses": "Huber LabelSmoothedCrossentropy LabelsCrossentropy position_weights",
     "kmm.metrics": """
         LabelsF1 LogPerplexity MeanAbsoluteError RSquared StepMean TokenAccuracy TopKAccuracy""",

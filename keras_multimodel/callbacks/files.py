@@ -1,6 +1,7 @@
 """Files that callbacks write: they are checked before training, and whole or not there."""
 
 import contextlib
+import io
 import json
 import os
 import pathlib
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from keras_multimodel import user_warnings
 
 fcntl: Any = None
 with contextlib.suppress(ImportError):  # not on Windows
@@ -210,11 +213,61 @@ def _shift(path, keep):
         os.replace(path, first)  # a file system without links
 
 
-def read_state(path: pathlib.Path) -> tuple[dict, dict[str, np.ndarray]]:
+def first_whole(
+    paths: list[pathlib.Path],
+) -> tuple[pathlib.Path, dict, dict[str, np.ndarray]]:
+    """Returns path, metadata and arrays of the first state that is whole; warns of the others.
+
+    Args:
+        paths: the files, the newest first.
+
+    Raises:
+        ValueError: all are damaged.
+    """
+    errors = []
+    for path in paths:
+        try:
+            metadata, arrays = read_state(path)
+            _check_whole(path, metadata, arrays)
+        except ValueError as error:
+            errors.append(error)
+            continue
+        newest = paths[0].with_name("state.npz")
+        if path != newest:
+            reason = f"is damaged ({errors[0].__cause__ or errors[0]})" if errors else "is missing"
+            user_warnings.warn(
+                f"{newest} {reason}. Training resumes from the state before it, {path.name}."
+            )
+        return path, metadata, arrays
+    raise errors[0]
+
+
+def _check_whole(path, metadata, arrays):
+    """Raises a ValueError if a state lacks something that every state has."""
+    try:
+        ints = [metadata["epoch"], metadata["step"]]
+        known = all(isinstance(number, int) and number >= 0 for number in ints)
+        known &= all(isinstance(metadata[key], dict) for key in ("mixture", "identity", "examples"))
+        metadata["learning_rate"]
+        for kind in ("model", "optimizer", "metrics"):
+            shapes = [
+                list(arrays[f"{kind}/{i}"].shape) for i in range(len(metadata["variables"][kind]))
+            ]
+            known &= shapes == metadata["variables"][kind]
+    except (KeyError, TypeError) as error:
+        raise ValueError(damaged(path, f"{type(error).__name__}: {error}")) from error
+    if not known:
+        raise ValueError(damaged(path, "its parts do not fit each other"))
+
+
+def read_state(
+    path: pathlib.Path, contents: bytes | None = None
+) -> tuple[dict, dict[str, np.ndarray]]:
     """Returns metadata and arrays of a file that `write_state` wrote.
 
     Args:
         path: the file.
+        contents: what the file holds, if it is not to be read.
 
     Returns:
         metadata and arrays.
@@ -222,8 +275,9 @@ def read_state(path: pathlib.Path) -> tuple[dict, dict[str, np.ndarray]]:
     Raises:
         ValueError: the file is something else, or damaged.
     """
+    source = path if contents is None else io.BytesIO(contents)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(source, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         metadata, names = json.loads(arrays.pop(_METADATA).tobytes())
         if names != sorted(arrays):

@@ -14,7 +14,7 @@ from keras_multimodel.callbacks.divergence import FiniteCheck, check_losses
 from keras_multimodel.callbacks.files import (
     DirectoryLock,
     clear_leftovers,
-    damaged,
+    first_whole,
     older_states,
     read_state,
     writable_directory,
@@ -35,6 +35,7 @@ from keras_multimodel.callbacks.keras_states import (
 )
 from keras_multimodel.data.mixing.mixture import Position
 from keras_multimodel.ops.replicas import replica_parts, set_replica_parts
+from keras_multimodel.ops.workers import Workers, workers_of
 
 
 class Resume(keras.callbacks.Callback):
@@ -132,6 +133,7 @@ class Resume(keras.callbacks.Callback):
         self.callbacks = list(callbacks)
         self.first_step = 0  # steps of this epoch before the process began
         self._lock: DirectoryLock | None = None
+        self._workers = Workers()
         self._resumed = None  # epoch, step and arrays of the state that training began with
         self._epoch = 0
         self._step = 0  # steps of this epoch
@@ -145,19 +147,36 @@ class Resume(keras.callbacks.Callback):
         self.position.check_steps(self.params["steps"])
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
-        # Once more: the directory may have changed since, and this is the last moment to find out.
-        directory = writable_directory("directory", self.path.parent, self._num_bytes())
-        self._lock = DirectoryLock(directory)
-        self._lock.acquire()
-        clear_leftovers(self.path)
+        self._workers = workers_of(self.model)
         self._identity = describe(self.model)
         self._examples = None
-        states = [path for path in (self.path, *older_states(self.path)) if path.exists()]
-        if states:
-            self._load(*_first_whole(states))
+        newest = self._newest_state()
+        if newest is not None:
+            self._load(*newest)
         self._examples = self._examples or self.position.fingerprints()
         self._callback_arrays()  # a state that cannot be saved is found now
         self._check = FiniteCheck(self.model)
+
+    def _newest_state(self):
+        """Returns path, metadata and arrays of the state to resume from, or None."""
+        newest = None
+
+        def read():
+            nonlocal newest
+            # Once more: the directory may have changed since, and this is the last moment to see.
+            directory = writable_directory("directory", self.path.parent, self._num_bytes())
+            self._lock = DirectoryLock(directory)
+            self._lock.acquire()
+            clear_leftovers(self.path)
+            states = [path for path in (self.path, *older_states(self.path)) if path.exists()]
+            newest = first_whole(states) if states else None
+            return newest[0].read_bytes() if newest and self._workers.count > 1 else b""
+
+        # Other workers may run on machines without the directory, or see an older file in it.
+        contents = self._workers.from_chief(read)
+        if contents and not self._workers.is_chief:
+            newest = self.path, *read_state(self.path, contents)
+        return newest
 
     def on_train_end(self, logs: dict | None = None):
         _keras_compat.set_initial_epoch(self.model, None)  # of a run that had nothing left to do
@@ -248,8 +267,12 @@ class Resume(keras.callbacks.Callback):
             for kind, variables in self._variables().items()
             for number, variable in enumerate(variables)
         }
-        parts = replica_parts(self._variables()["metrics"])
-        arrays.update({f"parts/{number}": array for number, array in parts.items()})
+        if self._workers.count == 1:  # of the replicas of other workers, this one has no parts
+            parts = replica_parts(self._variables()["metrics"])
+            arrays.update({f"parts/{number}": array for number, array in parts.items()})
+        arrays.update(self._callback_arrays())
+        if not self._workers.is_chief:
+            return  # it had to come this far: all workers take part in reading a sum of replicas
         metadata = {
             "epoch": epoch,
             "step": step,
@@ -259,7 +282,7 @@ class Resume(keras.callbacks.Callback):
             "learning_rate": learning_rate(self.model.optimizer),
             "examples": self._examples,
         }
-        write_state(self.path, metadata, {**arrays, **self._callback_arrays()}, self.keep)
+        write_state(self.path, metadata, arrays, self.keep)
 
     def _load(self, path, metadata, arrays):
         self._check_model(path, metadata)
@@ -332,44 +355,6 @@ class Resume(keras.callbacks.Callback):
                 f"which hold from here on: {listed(texts)}."
             )
         return None if same_rate else rate
-
-
-def _first_whole(paths):
-    """Returns path, metadata and arrays of the first state that is whole; warns of the others."""
-    errors = []
-    for path in paths:
-        try:
-            metadata, arrays = read_state(path)
-            _check_whole(path, metadata, arrays)
-        except ValueError as error:
-            errors.append(error)
-            continue
-        newest = paths[0].with_name("state.npz")
-        if path != newest:
-            reason = f"is damaged ({errors[0].__cause__ or errors[0]})" if errors else "is missing"
-            user_warnings.warn(
-                f"{newest} {reason}. Training resumes from the state before it, {path.name}."
-            )
-        return path, metadata, arrays
-    raise errors[0]
-
-
-def _check_whole(path, metadata, arrays):
-    """Raises a ValueError if a state lacks something that every state has."""
-    try:
-        ints = [metadata["epoch"], metadata["step"]]
-        known = all(isinstance(number, int) and number >= 0 for number in ints)
-        known &= all(isinstance(metadata[key], dict) for key in ("mixture", "identity", "examples"))
-        metadata["learning_rate"]
-        for kind in ("model", "optimizer", "metrics"):
-            shapes = [
-                list(arrays[f"{kind}/{i}"].shape) for i in range(len(metadata["variables"][kind]))
-            ]
-            known &= shapes == metadata["variables"][kind]
-    except (KeyError, TypeError) as error:
-        raise ValueError(damaged(path, f"{type(error).__name__}: {error}")) from error
-    if not known:
-        raise ValueError(damaged(path, "its parts do not fit each other"))
 
 
 def _has_state(callback):

@@ -15,6 +15,7 @@ from keras_multimodel.models.compile_guard import CompileGuard
 from keras_multimodel.models.task import Task
 from keras_multimodel.models.watch import Watch, refuse_beside_fit, watched_by
 from keras_multimodel.ops.compiled import under_xla
+from keras_multimodel.ops.workers import already_shared, for_devices, for_keras
 from keras_multimodel.weighting import joint_loss
 from keras_multimodel.weighting.gradient_step import clipped_step, clips_on_replicas
 from keras_multimodel.weighting.task_weighting import TaskWeighting
@@ -99,6 +100,12 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
             "jit_compile": given_jit_compile,
         }
         _keras_compat.set_loss_tracker(self, StepMean(name="loss"))
+
+    # Only TensorFlow has one, and its trainer asks for it whenever it trains or evaluates.
+    @property
+    def distribute_strategy(self):
+        """The strategy of TensorFlow under which the model was made."""
+        return for_keras(super().distribute_strategy)
 
     @property
     def callbacks_of_fit(self) -> tuple[keras.callbacks.Callback, ...]:
@@ -192,6 +199,7 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
             arguments["validation_data"] = checks.check_validation_data(
                 self._tasks, arguments["validation_data"]
             )
+        self._share_out(arguments)
         if self.compiled:
             self.make_variables()
         if hasattr(x, "element_spec"):
@@ -199,6 +207,7 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         _infer_modes(self, arguments.get("callbacks"))
         watch = Watch(self.task_weighting)
         with (
+            already_shared(),
             self._guarded("fit", arguments),
             checks.value_errors(watch.step),
             watched_by(watch, arguments),
@@ -227,8 +236,10 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         arguments = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs).arguments
         arguments.update(arguments.pop("kwargs", {}))
         arguments["x"] = checks.check_data(self._tasks, x, y)
+        self._share_out(arguments)
         watch = Watch()
         with (
+            already_shared(),
             self._guarded("evaluate", arguments),
             checks.value_errors(),
             watched_by(watch, arguments),
@@ -254,6 +265,12 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
             refuse_beside_fit(self, "predict")
         with checks.value_errors():
             return super().predict(checks.check_predict_data(self._tasks, x), *args, **kwargs)
+
+    def _share_out(self, arguments):
+        """Fits the rows of data sets, among the arguments, to the devices and workers of JAX."""
+        for name in {"x", _VALIDATION} & {*arguments}:
+            # A loss of the user may not know what a gap is.
+            arguments[name] = for_devices(arguments[name], pad=not self._tasks_with_own_loss)
 
     @contextlib.contextmanager
     def _guarded(self, method, arguments):

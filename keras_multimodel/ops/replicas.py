@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_multimodel.typing import Tensor
 
@@ -33,7 +34,10 @@ def num_replicas() -> int:
 
 def replica_sum(x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
     """Returns a tensor, or each of a list of tensors, summed over all replicas; differentiable."""
-    return x if num_replicas() == 1 else _replica_context().all_reduce("sum", x)
+    if num_replicas() == 1:
+        return x
+    # A Keras variable must be read here: a strategy of several workers needs the device of a value.
+    return _replica_context().all_reduce("sum", keras.tree.map_structure(ops.copy, x))
 
 
 def replica_id() -> int:
