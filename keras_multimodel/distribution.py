@@ -71,7 +71,10 @@ def initialize(addresses: str | Sequence[str] | None = None, index: int | None =
     if len(addresses) < 2:
         return tf.distribute.MirroredStrategy()
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({"worker": addresses}), "worker", index, rpc_layer="grpc"
+        tf.train.ClusterSpec({"worker": addresses}),
+        task_type="worker",
+        task_id=index,
+        rpc_layer="grpc",
     )
     return tf.distribute.MultiWorkerMirroredStrategy(resolver)
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import keras_multimodel as kmm
 from keras_multimodel.layers import MoELayer, NoisyTopKRouter
-from keras_multimodel.ops.workers import for_devices
+from keras_multimodel.ops.workers import for_devices, for_keras
 from tests.models.small_models import HIDDEN_DIM, build, ids, make_tasks, set_weights
 
 SIZES = {"copy": 13, "topic": 9}  # odd, so that rows do not divide
@@ -53,26 +53,33 @@ def mixture(position=None):
     return kmm.data.mix(
         datasets(),
         batch_size=3,
-        token_budget={"copy": 44},
-        lengths={"copy": [5, 6], "topic": [4, 6]},
+        token_budget={"copy": 36},
+        lengths=1,
         schedule=kmm.data.schedules.Proportional(),
         position=position,
     )
 
 
 def numbers(distribution):
-    """Returns the numbers of the examples of an epoch that this worker trains, by task."""
-    data = mixture()
-    if keras.backend.backend() == "jax":
-        data = for_devices(data)
-    elif distribution is not None:
-        data = distribution.experimental_distribute_dataset(data)
-    found = {task: [] for task in SIZES}
-    for x, _ in data:
-        for task in found:
-            rows = np.asarray(x[task]["inputs"])
+    """Returns the numbers of the examples of a pass over each task that this worker trains."""
+    found = {}
+    for task, examples in datasets().items():
+        data = kmm.data.mix({task: examples}, token_budget=33, lengths="dynamic")
+        found[task] = []
+        for rows in _inputs_here(data.map(lambda x, _, task=task: x[task]["inputs"]), distribution):
             found[task] += [int(9 * (r[0] - 2) + r[1] - 2) for r in rows if r.any()]
     return found
+
+
+def _inputs_here(data, distribution):
+    if keras.backend.backend() == "jax":
+        yield from for_devices(data).as_numpy_iterator()
+    elif distribution is None:
+        yield from data.as_numpy_iterator()
+    else:
+        for rows in for_keras(distribution).experimental_distribute_dataset(data):
+            (rows,) = distribution.experimental_local_results(rows)
+            yield rows.numpy()
 
 
 def make_model(distribution, seed):

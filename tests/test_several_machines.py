@@ -55,9 +55,9 @@ def two(request, tmp_path_factory):
         for index in range(2)
     ]
     try:
-        killed = processes[1].communicate(timeout=300)[0]
+        killed = processes[1].communicate(timeout=600)[0]
         before = time.monotonic()
-        log = processes[0].communicate(timeout=120)[0]
+        log = processes[0].communicate(timeout=300)[0]
         seconds = time.monotonic() - before
     finally:
         for process in processes:
@@ -83,8 +83,7 @@ def test_every_example_of_a_pass_is_trained_by_one_worker(one, two):
     for task, numbers in one["numbers"].items():
         parts = [found["numbers"][task] for found in two[0]]
         assert all(parts)
-        assert sorted(sum(parts, [])) == sorted(numbers)
-        assert set(numbers) == {*range(worker.SIZES[task])}
+        assert sorted(sum(parts, [])) == sorted(numbers) == [*range(worker.SIZES[task])]
 
 
 def test_only_the_chief_writes(two):
