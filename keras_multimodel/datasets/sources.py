@@ -13,6 +13,7 @@ LANGUAGES = ("en", "de", "fr")
 SPLITS = ("train", "validation", "test")
 TABLES = {
     "emoji": "emoji/emoji.tsv",
+    "sentiment": "emoji/sentiment.tsv",
     "speech": "speech/transcripts.tsv",
     "en_de": "translation/en-de.tsv",
     "en_fr": "translation/en-fr.tsv",
@@ -82,6 +83,22 @@ def emoji_images() -> np.ndarray:
     """Reads the images (N, 32, 32, 3) of all rows of the emoji table."""
     with np.load(FILES / "emoji" / "emoji.npz") as file:
         return file["images"]
+
+
+@functools.cache
+def emoji_sentiment() -> tuple[list[int | None], list[float | None]]:
+    """Returns tweets and sentiment of all rows of the emoji table, None where nobody counted.
+
+    Sentiment is the mean of -1, 0 and 1 with the estimated probabilities `(n + 1) / (tweets + 3)`
+    (Kralj Novak et al. 2015, PLoS ONE 10(12), e0144296).
+    """
+    counts = table("sentiment")
+    known = {}
+    for code, *numbers in zip(*(counts[key] for key in ("unified", "tweets", "negative", "positive"))):
+        tweets, negative, positive = map(int, numbers)
+        known[code] = tweets, (positive - negative) / (tweets + 3)
+    found = [known.get(code, (None, None)) for code in table("emoji")["unified"]]
+    return [tweets for tweets, _ in found], [sentiment for _, sentiment in found]
 
 
 def letters(sentence: str) -> str:

@@ -137,6 +137,27 @@ def test_order_is_always_the_same(name):
     assert first == second
 
 
+def test_sentiment_is_that_of_the_emoji_where_it_was_counted():
+    splits = [datasets.emoji_table(split) for split in sources.SPLITS]
+    rows = {
+        name: (tweets, sentiment)
+        for table in splits
+        for name, tweets, sentiment in zip(table["en"], table["tweets"], table["sentiment"])
+    }
+    counted = [row for row in rows.values() if row != (None, None)]
+    assert len(rows) == 3195 + 91 + 189
+    assert len(counted) == 645 + 36 + 36
+    # Figure 1 of Kralj Novak et al.: tweets, and the sentiment to three digits.
+    published = {
+        "red heart": (8050, 0.746),
+        "loudly crying face": (5526, -0.093),
+        "clapping hands": (2336, 0.520),
+    }
+    for name, (tweets, sentiment) in published.items():
+        assert rows[name] == (tweets, pytest.approx(sentiment, abs=1e-3))
+    assert rows["clapping hands: dark skin tone"] == (None, None)
+
+
 def test_errors():
     with pytest.raises(ValueError, match="`name` must be one of digits, .*name='mnist'"):
         datasets.load("mnist")
@@ -159,5 +180,6 @@ def test_licence_and_attribution_are_beside_the_data(folder):
         "LICENSE-APACHE-2.0",
         "LICENSE-MPL-2.0",
         "LICENSE-UNICODE",
+        "LICENSE-CC-BY-SA-4.0",
     ):
         assert (licence in text) == (sources.FILES / folder / licence).is_file()

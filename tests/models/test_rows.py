@@ -161,6 +161,36 @@ def test_gradients_with_gaps_are_those_of_rows_without_the_parts():
         assert float(loss(y[name], outputs)) == pytest.approx(kept, rel=1e-6)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="uses TensorFlow's tape")
+@pytest.mark.parametrize("name", ["kind", "price", "caption"])
+def test_gradients_with_a_missing_target_are_those_without_its_row(name):
+    task = next(task for task in make_tasks() if task.name == name)
+    model = build([task], moe=None)
+    model.compile()
+    x, y = make_batch([[1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]])
+    x, y = {key: x[key] for key in x if key in ("product", name)}, {name: y[name]}
+    missing = {"kind": -1, "price": NAN, "caption": 0}
+    y[name][2] = missing[name]
+    found = gradients(model, x, y)
+    without = keras.tree.map_structure(lambda array: np.delete(array, 2, axis=0), (x, y))
+    for gradient, expected in zip(found, gradients(model, *without), strict=True):
+        np.testing.assert_allclose(gradient, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [[1, 1, 1], [1, 0, 1], [0, 1, 0]])
+def test_what_is_written_depends_on_nothing_written_later(model, given):
+    x, _ = make_batch([given] * 2)
+    x["caption"]["targets"] = ids(np.random.default_rng(1), [4, 4], 11, 4)
+    expected = numpy(model(x, training=False)["caption"])
+    for position in range(1, x["caption"]["targets"].shape[1]):
+        later = {key: np.array(array) for key, array in x["caption"].items()}
+        later["targets"][:, position:] = 3 + (later["targets"][:, position:] + 1) % 4
+        found = numpy(model({**x, "caption": later}, training=False)["caption"])
+        # Position t is written from the targets before t.
+        close(found[:, : position + 1], expected[:, : position + 1], atol=1e-6)
+        assert np.abs(found - expected)[:, position + 1 :].max(initial=1) > 1e-4
+
+
 def test_one_part_without_its_mark_is_the_single_net():
     image, kinds = make_parts()["photo"], CategoryModality(3, HIDDEN_DIM)
     single = make_model([Task("kind", image, kinds)])
