@@ -8,6 +8,8 @@ import pytest
 
 from keras_multimodel.callbacks import ExpertUse
 from keras_multimodel.layers import MoELayer, NoisyTopKRouter
+from tests.models.row_models import make_batch, make_model
+from tests.models.row_models import make_tasks as make_row_tasks
 from tests.models.small_models import (
     HIDDEN_DIM,
     build,
@@ -137,3 +139,24 @@ def test_rows_that_do_not_divide_among_the_replicas(strategy, rows):
     for mine, theirs in zip(run(contextlib.nullcontext()), run(strategy.scope()), strict=True):
         for name in mine:
             np.testing.assert_allclose(theirs[name], mine[name], rtol=1e-4, err_msg=name)
+
+
+def test_rows_with_gaps(strategy):
+    """The replicas have other gaps: one has no picture at all, and no price."""
+    import tensorflow as tf
+
+    x, y = make_batch([[1, 1, 1], [1, 0, 1], [0, 1, 1], [0, 1, 0]])
+    y["price"][2:], y["kind"][1] = float("nan"), -1
+
+    def run(scope):
+        with scope:
+            model = make_model(make_row_tasks()[:2], moe=None, num_mixer_blocks=0)
+            model.compile("sgd")
+        data = tf.data.Dataset.from_tensors(({"product": x["product"]}, {k: y[k] for k in names}))
+        return model.fit(data.repeat(2), verbose=0).history
+
+    names = ("kind", "price")
+    mine, theirs = run(contextlib.nullcontext()), run(strategy.scope())
+    assert set(mine) >= {"loss", "kind_accuracy", "price_mae"}
+    for name in mine:
+        np.testing.assert_allclose(theirs[name], mine[name], rtol=1e-5, err_msg=name)

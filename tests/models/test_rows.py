@@ -10,59 +10,12 @@ from keras import ops
 from keras_multimodel import MultiModel, Task
 from keras_multimodel.layers import (
     CategoryModality,
-    ImageModality,
-    MoELayer,
-    NumberModality,
     TextModality,
 )
-from tests.models.small_models import HIDDEN_DIM, blocks, build, ids, set_weights
+from tests.models.row_models import PARTS, make_batch, make_model, make_parts, make_tasks
+from tests.models.small_models import HIDDEN_DIM, blocks, build, ids
 
-PARTS = ("photo", "title", "size")
 NAN = float("nan")
-
-
-def make_parts():
-    return {
-        "photo": ImageModality(HIDDEN_DIM, (8, 8, 1), num_blocks=1, name="photo_net"),
-        "title": TextModality(11, HIDDEN_DIM, name="title_net"),
-        "size": NumberModality(HIDDEN_DIM, 2, name="size_net"),
-    }
-
-
-def make_tasks():
-    parts = make_parts()
-    kinds = CategoryModality(3, HIDDEN_DIM, name="kind_net")
-    return [
-        Task("kind", parts, kinds, rows="product"),
-        Task("price", parts, NumberModality(HIDDEN_DIM, name="price_net"), rows="product"),
-        Task("caption", parts, parts["title"], rows="product", max_target_length=4),
-    ]
-
-
-def make_model(tasks=None, **arguments):
-    moe = MoELayer(HIDDEN_DIM, num_experts=4, top_k=2, router="top_k")
-    sizes = {"num_encoder_blocks": 1, "moe": moe, **arguments}
-    return set_weights(build(make_tasks() if tasks is None else tasks, **sizes))
-
-
-def make_batch(given, seed=0):
-    """Returns a batch with one row for each row of `given`."""
-    rng = np.random.default_rng(seed)
-    given = np.array(given, bool)
-    rows = len(given)
-    captions = ids(rng, [4, 2, 3, 4][:rows], 11, 4)
-    product = {
-        "photo": rng.integers(0, 256, (rows, 8, 8, 1)).astype("uint8"),
-        "title": ids(rng, [3, 5, 2, 4][:rows], 11, 5),
-        "size": rng.normal(size=(rows, 2)).astype("float32"),
-        "given": given,
-    }
-    y = {
-        "kind": rng.integers(0, 3, rows).astype("int32"),
-        "price": rng.normal(size=(rows, 1)).astype("float32"),
-        "caption": captions,
-    }
-    return {"product": product, "caption": {"targets": captions}}, y
 
 
 def take(tree, rows):
@@ -306,33 +259,3 @@ def test_refuses_bad_batches_and_rows(model):
     ):
         with pytest.raises(ValueError, match=message):
             model.generate("kind", rows)
-
-
-def test_learns_what_two_parts_say_together():
-    # Which half of a picture is bright, turned round by a word; `benchmarks/rows.py` has digits.
-    keras.utils.set_random_seed(0)
-    parts = {name: make_parts()[name] for name in ("photo", "title")}
-    task = Task("side", parts, CategoryModality(2, HIDDEN_DIM))
-    model = build([task], moe=None, num_encoder_blocks=0, num_mixer_blocks=0)
-    model.compile(keras.optimizers.Adam(5e-3))
-
-    def batch(rows, seed):
-        rng = np.random.default_rng(seed)
-        side, word = rng.integers(0, 2, (2, rows))
-        photo = rng.normal(100, 20, (rows, 8, 8, 1))
-        photo[np.arange(rows), :, 4 * side] += 100
-        given = np.ones((rows, 2), bool)
-        title = np.stack([3 + word, np.ones(rows)], axis=1).astype("int32")
-        x = {"photo": photo.astype("float32"), "title": title, "given": given}
-        return {"side": x}, {"side": (side ^ word).astype("int32")}
-
-    model.fit(*batch(512, 0), batch_size=32, epochs=8, verbose=0)
-    x, y = batch(200, 1)
-
-    def accuracy(*kept):
-        rows = {**x["side"], "given": x["side"]["given"] & np.array(kept)}
-        best = numpy(model({"side": rows}, training=False))["side"].argmax(axis=1)
-        return np.mean(best == y["side"])
-
-    assert accuracy(True, True) > 0.95
-    assert abs(accuracy(True, False) - 0.5) < 0.15 and abs(accuracy(False, True) - 0.5) < 0.15
