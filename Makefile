@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 # What is installed stays, unless another set is asked for.
 SET ?= $(or $(patsubst .venv/.installed-%,%,$(wildcard .venv/.installed-*)),$(shell $(PYTHON) -c \
 	'import sys; print("native" if sys.version_info[:2] == (3, 11) else "latest")' 2>/dev/null))
-EXTRAS = ablation,evaluation,hub,notebooks,tfds
+EXTRAS = ablation,evaluation,export,hub,notebooks,tfds
 native = '.[$(EXTRAS),io]' 'jax[cpu]==0.5.3'
 latest = '.[$(EXTRAS)]' 'tensorflow==2.21.*' 'tensorflow-text==2.21.*' 'jax[cpu]==0.10.2' \
 	'tensorboard>=2.20'

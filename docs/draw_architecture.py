@@ -45,6 +45,7 @@ COLORS = {
     "weighting": "#cfe8b9",
     "losses": "#cfe8b9",
     "presets": "#cfe8b9",
+    "export": "#f9e3a3",
     "metrics": "#cfe8b9",
     "layers": "#b7dcef",
     "ops": "#d5cdec",
@@ -70,6 +71,7 @@ PLACES = {
     "losses": (3.6, 2.0),
     "generation": (9.0, 3.0),
     "presets": (1.2, 3.1),
+    "export": (6.5, 3.3),
     "layers": (6.5, 2.0),
     "ops": (4.6, 1.0),
 }

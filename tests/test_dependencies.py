@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Read through Keras or by another package of the same extra, and named for its version only.
 PINS_ONLY = {"tensorflow-metadata"}
 # What the package imports where it is needed.
-EXTRAS = ["ablation", "evaluation", "hub", "io", "tfds"]
+EXTRAS = ["ablation", "evaluation", "export", "hub", "io", "tfds"]
 # Backends that a user brings along.
 BACKENDS = {"jax", "torch"}
 
@@ -69,6 +69,7 @@ def test_extras_that_a_user_installs():
         "ablation",
         "dev",
         "evaluation",
+        "export",
         "hub",
         "io",
         "notebooks",

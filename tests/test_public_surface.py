@@ -21,8 +21,8 @@ SURFACE = {
         expert_use""",
     "kmm.data": """
         AudioPreprocessor BadExample BadExampleError BadExamples CategoryPreprocessor DataReport
-        DropInputs LabelsPreprocessor NumberPreprocessor SeriesPreprocessor Table infer_columns
-        rows_to_tasks table
+        DropInputs GraphForm LabelsPreprocessor NumberPreprocessor SeriesPreprocessor Table
+        infer_columns rows_to_tasks table
         ImageAugment ImagePreprocessor Position Preprocessor SpecAugment TextPreprocessor
         TreePreprocessor WaveformPreprocessor WordPiecePreprocessor augment batch encode mix report
         split train_text_preprocessor train_tree_preprocessor train_word_piece_preprocessor""",

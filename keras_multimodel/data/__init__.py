@@ -24,6 +24,7 @@ from keras_multimodel.data.preprocessing.categories import (
 from keras_multimodel.data.preprocessing.categories import (
     LabelsPreprocessor as LabelsPreprocessor,
 )
+from keras_multimodel.data.preprocessing.graph_forms import GraphForm as GraphForm
 from keras_multimodel.data.preprocessing.images import ImagePreprocessor as ImagePreprocessor
 from keras_multimodel.data.preprocessing.numbers import NumberPreprocessor as NumberPreprocessor
 from keras_multimodel.data.preprocessing.numbers import SeriesPreprocessor as SeriesPreprocessor

@@ -133,7 +133,7 @@ class CachedSteps:
             encoded: encoded inputs `(batch, source_length, hidden_dim)`.
             mask: boolean `(batch, source_length)`.
         """
-        return self.chain.initial_cache(encoded.shape[0], max_length, encoded, mask)
+        return self.chain.initial_cache(ops.shape(encoded)[0], max_length, encoded, mask)
 
     def step(self, ids: Tensor, last: Tensor, cache: list, index: Tensor) -> tuple[Tensor, list]:
         """Returns the logits of one position.

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -124,12 +125,21 @@ class TreeConstraint(Constraint):
 
     def initial_state(self, inputs: list) -> dict:
         words = np.array([self.count_words(raw) for raw in inputs], "int32")
+        return keras.tree.map_structure(ops.convert_to_numpy, self.state_of(words))
+
+    def state_of(self, words: Tensor) -> dict:
+        """Returns the state before the first id.
+
+        Args:
+            words: int32 `(batch,)`, the number of words of each input.
+        """
+        words = ops.convert_to_tensor(words)
         return {
             "words": words,  # those that have no tag yet
-            "depth": np.zeros_like(words),
-            "labels": np.zeros((len(inputs), self.max_depth), "int32"),  # of the open phrases
-            "empty": np.zeros(len(inputs), "bool"),  # whether the innermost phrase is empty
-            "complete": np.zeros(len(inputs), "bool"),
+            "depth": ops.zeros_like(words),
+            "labels": ops.zeros((ops.shape(words)[0], self.max_depth), "int32"),  # of open phrases
+            "empty": ops.zeros_like(words, dtype="bool"),  # whether the innermost phrase is empty
+            "complete": ops.zeros_like(words, dtype="bool"),
         }
 
     def allowed(self, state: dict, remaining: Tensor) -> Tensor:

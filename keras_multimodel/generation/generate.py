@@ -69,7 +69,7 @@ class TaskGenerator:
         self._programs: dict = {}  # in the order of their last use
         self._xla_programs: dict = {}  # kept: to forget one would not free it
         self._lock = Lock()
-        self._variables = self._find_variables()
+        self.variables = self._find_variables()
         # Made once, since its `id` is part of the key of a program.
         self._own_constraint = getattr(task.targets.preprocessor, "constraint", lambda: None)()
 
@@ -89,7 +89,7 @@ class TaskGenerator:
     def is_current(self) -> bool:
         """Returns whether its programs have the weights that the layers have now."""
         found = self._find_variables()
-        return len(found) == len(self._variables) and all(map(operator.is_, found, self._variables))
+        return len(found) == len(self.variables) and all(map(operator.is_, found, self.variables))
 
     def _find_variables(self):
         models = [self.read] if self.write is None else [self.read, self.write]
@@ -159,14 +159,15 @@ class TaskGenerator:
             scores.append(ops.convert_to_numpy(run(raw, ids))[: len(inputs[part])])
         return np.concatenate(scores)
 
-    def _read(self, raw):
+    def read_inputs(self, raw: Any) -> Any:
+        """Returns what `read` computes for a batch: an array, or a dict of arrays by their keys."""
         # The order of the keys of a dict is lost where a program is compiled.
         keys = [*self.task.parts, "given"]
         return self.read([raw[key] for key in keys] if self.task.has_parts else raw, training=False)
 
     def _log_probabilities(self, values, raw, ids):
         with keras.StatelessScope(values):
-            logits = self._read(raw)
+            logits = self.read_inputs(raw)
             if self.write is not None:
                 logits = self.write({"targets": ids, **logits}, training=False)
         return self.task.targets.log_probability(logits, ids)
@@ -198,9 +199,9 @@ class TaskGenerator:
                 return self._xla_programs[key]
             program = self._programs.pop(key, None)
             if program is None and xla and claim_xla():
-                self._xla_programs[key] = compiled(counted, self._variables, xla=True)
+                self._xla_programs[key] = compiled(counted, self.variables, xla=True)
                 return self._xla_programs[key]
-            program = program or compiled(counted, self._variables)
+            program = program or compiled(counted, self.variables)
             self._programs[key] = program
             if len(self._programs) > _MAX_PROGRAMS:
                 del self._programs[next(iter(self._programs))]
@@ -216,12 +217,12 @@ class TaskGenerator:
 
     def _predict(self, values, raw):
         with keras.StatelessScope(values):
-            return self.task.targets.prediction(self._read(raw))
+            return self.task.targets.prediction(self.read_inputs(raw))
 
     def start(self, loop, size, values, raw, filled, constraint_state):
         """Encodes a batch, and returns the state of `loop` before the first of `size` ids."""
         with keras.StatelessScope(values):
-            found = self._read(raw)
+            found = self.read_inputs(raw)
             return loop.start(size, found["encoded"], found["mask"], filled, constraint_state)
 
     def _prepare(self, inputs, request):

@@ -43,7 +43,7 @@ class SamplingLoop:
             ended: boolean `(B,)`, True in rows that only fill the batch.
             constraint_state: the state of the constraint, `()` without one.
         """
-        batch = encoded.shape[0]
+        batch = ops.shape(encoded)[0]  # a tensor where an exported model takes any number of rows
         return {
             "index": ops.zeros((), "int32"),
             "ids": ops.zeros((batch, length), "int32"),

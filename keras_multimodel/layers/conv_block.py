@@ -115,7 +115,7 @@ class ConvStep(CompositeLayer):
         cache = write_position(cache, ops.relu(inputs), start + slot)
         ring = cache
         if self.dilation_rate > 1:
-            ring = ops.slice(cache, (0, start, 0), (cache.shape[0], size, cache.shape[2]))
+            ring = ops.slice(cache, (0, start, 0), (ops.shape(cache)[0], size, cache.shape[2]))
         # The ring is not in the order of time. Instead of the ring, the smaller kernel is turned,
         # until its last entry meets the newest input, which lies in `slot`.
         order = (ops.arange(size - 1, 2 * size - 1, dtype="int32") - slot) % size

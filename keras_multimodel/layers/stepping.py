@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 import keras
 from keras import ops
 
+from keras_multimodel.ops.portable import without_xla
 from keras_multimodel.typing import Nested, Tensor
 
 
@@ -106,5 +107,9 @@ def write_position(buffer: Tensor, values: Tensor, index: Tensor, axis: int = 1)
         index: int32 scalar, the position on `axis`.
         axis: the axis of positions.
     """
+    if without_xla():  # of which Keras' update of a slice is an operation
+        places = [-1 if i == axis else 1 for i in range(len(buffer.shape))]
+        here = ops.reshape(ops.arange(buffer.shape[axis], dtype="int32") == index, places)
+        return ops.where(here, ops.expand_dims(values, axis), buffer)
     start = [index if i == axis else 0 for i in range(len(buffer.shape))]
     return ops.slice_update(buffer, start, ops.expand_dims(values, axis))

@@ -14,9 +14,9 @@ from keras_multimodel.layers.conv_block import ConvBlock
 from keras_multimodel.layers.moe.moe_layer import MoELayer
 from keras_multimodel.models import graph
 from keras_multimodel.models import validation as checks
-from keras_multimodel.models.adapting import AdaptingModel
 from keras_multimodel.models.body import Body, Template
 from keras_multimodel.models.config_limits import building_from_config, check_config
+from keras_multimodel.models.exporting import ExportingModel
 from keras_multimodel.models.grouping import UnpadEmptyBatch
 from keras_multimodel.models.layer_states import layer_states, set_layer_states
 from keras_multimodel.models.preset_model import PresetModel
@@ -64,7 +64,7 @@ VARIANTS = {
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
-class MultiModel(MultiTaskTraining, AdaptingModel, PresetModel, SummaryModel):
+class MultiModel(MultiTaskTraining, ExportingModel, PresetModel, SummaryModel):
     """One functional model for several tasks, built from interchangeable blocks.
 
     Inputs are a dict of dicts: `{task: {"inputs": ..., "targets": ...}}`. Only tasks whose targets

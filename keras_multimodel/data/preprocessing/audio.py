@@ -15,6 +15,7 @@ from keras_multimodel.data.preprocessing.audio_files import (
     native_ops,
     read_waveform,
 )
+from keras_multimodel.data.preprocessing.graph_forms import AudioForm
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
 
 _SILENCE = 1e-10  # the least power: -100 dB
@@ -157,6 +158,9 @@ class AudioPreprocessor(Preprocessor):
         )
         return audio.dbscale(bands, top_db=_TOP_DECIBELS, amin=_SILENCE)
 
+    def graph_form(self) -> AudioForm:
+        return AudioForm(self, self.sampling_rate, (None, self.num_mel_bins))
+
     def get_config(self) -> dict:
         # Each argument is kept under its own name.
         return {
@@ -198,6 +202,9 @@ class WaveformPreprocessor(Preprocessor):
         """Prepares audio, and refuses it if it is silent or not finite."""
         with tf.device("CPU:0"):
             return _without_zeros(_read(self, raw, check_sound))
+
+    def graph_form(self) -> AudioForm:
+        return AudioForm(self, self.sampling_rate, (None,))
 
     def get_config(self) -> dict:
         return {"sampling_rate": self.sampling_rate, "max_seconds": self.max_seconds}

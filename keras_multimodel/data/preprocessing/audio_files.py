@@ -45,7 +45,8 @@ def native_ops():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from tensorflow_io.python.ops import core_ops
-        core_ops.io_audio_resample(tf.zeros((8, 1)), rate_in=8000, rate_out=8000)
+        with tf.init_scope():  # or it would become a part of the graph that is open around it
+            core_ops.io_audio_resample(tf.zeros((8, 1)), rate_in=8000, rate_out=8000)
     except (ImportError, NotImplementedError, AttributeError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
         user_warnings.warn(

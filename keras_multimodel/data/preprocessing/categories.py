@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_multimodel.data.encoding.bad_examples import require
+from keras_multimodel.data.preprocessing.graph_forms import MappedForm
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
 from keras_multimodel.typing import Tensor
 
@@ -80,6 +81,12 @@ class CategoryPreprocessor(Preprocessor):
             raise ValueError(f"{expected}. Received: prediction={prediction!r}")
         return self.names[int(label)]
 
+    def graph_form(self) -> MappedForm:
+        def write(labels):
+            return tf.gather(tf.constant(self.names), labels)
+
+        return MappedForm(self, tf.TensorSpec((), tf.string), (), "int32", write=write)
+
     def get_config(self) -> dict:
         return {"names": self.names}
 
@@ -150,6 +157,14 @@ class LabelsPreprocessor(Preprocessor):
             expected = f"`prediction` must have {len(self.names)} numbers"
             raise ValueError(f"{expected}. Received: prediction={prediction!r}")
         return [name for name, value in zip(self.names, values) if value > 0.5]
+
+    def graph_form(self) -> MappedForm:
+        def write(values):
+            names = tf.broadcast_to(tf.constant(self.names), tf.shape(values))
+            kept = tf.ragged.boolean_mask(names, values > 0.5)
+            return tf.strings.reduce_join(kept, axis=1, separator=self.separator)
+
+        return MappedForm(self, tf.TensorSpec((), tf.string), (len(self.names),), write=write)
 
     def get_config(self) -> dict:
         return {"names": self.names, "separator": self.separator}

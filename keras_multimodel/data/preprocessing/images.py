@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_multimodel.argument_checks import one_of, positive_int
+from keras_multimodel.data.preprocessing.graph_forms import ImageForm
 from keras_multimodel.data.preprocessing.image_files import MAX_PIXELS, decode_image, scale_pixels
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
 
@@ -100,6 +101,9 @@ class ImagePreprocessor(Preprocessor):
         paddings = tf.stack([before, after], axis=1)
         # `tf.pad` takes one value for all channels: pad the difference to the background with 0.
         return tf.pad(image - background, tf.concat([paddings, [[0, 0]]], axis=0)) + background
+
+    def graph_form(self) -> ImageForm:
+        return ImageForm(self, self.size)
 
     def get_config(self) -> dict:
         return {

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_multimodel.argument_checks import optional_positive_int, positive, positive_int
 from keras_multimodel.data.encoding.bad_examples import BadExampleError, require
+from keras_multimodel.data.preprocessing.graph_forms import MappedForm
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
 from keras_multimodel.typing import Tensor
 
@@ -125,6 +126,17 @@ class NumberPreprocessor(_Scaler):
             x = np.sign(x) * np.expm1(np.minimum(np.abs(x), 700.0))
         return x if self.size > 1 else float(x[0])
 
+    def graph_form(self) -> MappedForm:
+        def write(x):
+            x = tf.cast(x, tf.float64) * self.scale + self.mean
+            if self.logarithm:
+                x = tf.sign(x) * tf.math.expm1(tf.minimum(tf.abs(x), 700.0))
+            return x if self.size > 1 else x[:, 0]
+
+        shape = (self.size,)
+        raw = tf.TensorSpec(shape if self.size > 1 else (), tf.float64)
+        return MappedForm(self, raw, shape, write=write)
+
     def get_config(self) -> dict:
         return {"size": self.size, **self.raw_units()}
 
@@ -205,6 +217,10 @@ class SeriesPreprocessor(_Scaler):
         some = tf.reduce_any(encoded[:, self.channels :] != 0)
         message = "`raw` must have a value that is known. Received: none"
         return require(encoded, some, "empty", lambda: message)
+
+    def graph_form(self) -> MappedForm:
+        raw = tf.TensorSpec((None, self.channels), tf.float64)
+        return MappedForm(self, raw, (None, 2 * self.channels))
 
     def get_config(self) -> dict:
         return {"channels": self.channels, **self.raw_units(), "max_length": self.max_length}

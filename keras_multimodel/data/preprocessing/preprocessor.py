@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_multimodel.data.preprocessing.graph_forms import GraphForm
 from keras_multimodel.typing import Nested, Tensor
 
 
@@ -110,6 +111,13 @@ class Preprocessor:
             ids: integers `(length,)`.
         """
         return [str(int(i)) for i in np.asarray(ids)]
+
+    def graph_form(self) -> GraphForm | None:
+        """Returns what an exported model computes in place of this preprocessor, or None.
+
+        Without one it reads and writes arrays; see `MultiModel.export_task`.
+        """
+        return None
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments in a form that JSON can hold."""

@@ -15,6 +15,7 @@ import tensorflow as tf
 from sentencepiece import sentencepiece_model_pb2
 
 from keras_multimodel.argument_checks import one_of, optional_positive_int, positive_int
+from keras_multimodel.data.preprocessing.graph_forms import SentencePieceForm
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor, in_python
 from keras_multimodel.data.preprocessing.text_files import as_string, decode_utf8, read_strings
 from keras_multimodel.typing import Tensor
@@ -112,6 +113,9 @@ class TextPreprocessor(Preprocessor):
     def pieces(self, ids: Tensor) -> list[str]:
         """Returns the piece of each id; one that starts a word has a mark for the space."""
         return id_names(ids, self._pieces.id_to_piece)
+
+    def graph_form(self) -> SentencePieceForm:
+        return SentencePieceForm(self.proto, self.max_length)
 
     def get_config(self) -> dict:
         proto = base64.b64encode(self.proto).decode("ascii")

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_multimodel.argument_checks import optional_positive_int
 from keras_multimodel.data.encoding.bad_examples import BadExampleError
+from keras_multimodel.data.preprocessing.graph_forms import TreeForm
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
 from keras_multimodel.data.preprocessing.text import (
     UNKNOWN_ID,
@@ -267,6 +268,9 @@ class TreePreprocessor(Preprocessor):
     def constraint(self) -> TreeConstraint:
         """Returns the constraint that has `generate` write trees over the words of the input."""
         return TreeConstraint(self.symbols, lambda raw: len(_words(raw)))
+
+    def graph_form(self) -> TreeForm:
+        return TreeForm(self.symbols, self.constraint())
 
     def get_config(self) -> dict:
         return {"symbols": self.symbols, "max_length": self.max_length}

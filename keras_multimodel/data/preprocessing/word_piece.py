@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_text
 
 from keras_multimodel.argument_checks import optional_positive_int, positive_int
+from keras_multimodel.data.preprocessing.graph_forms import MappedForm
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
 from keras_multimodel.data.preprocessing.text import (
     END_ID,
@@ -125,6 +126,10 @@ class WordPiecePreprocessor(Preprocessor):
     def pieces(self, ids: Tensor) -> list[str]:
         """Returns the piece of each id."""
         return id_names(ids, self.vocabulary.__getitem__)
+
+    def graph_form(self) -> MappedForm:
+        text, needed = tf.TensorSpec((), tf.string), ("tensorflow_text",)
+        return MappedForm(self, text, (None,), "int32", packages=needed)
 
     def get_config(self) -> dict:
         return {

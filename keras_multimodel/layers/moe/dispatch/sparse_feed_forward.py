@@ -15,6 +15,7 @@ from keras import ops
 
 from keras_multimodel.layers.moe.dispatch import sorted_rows, static_blocks, tensorflow_groups
 from keras_multimodel.ops.compiled import jax_on_accelerator, under_xla
+from keras_multimodel.ops.portable import with_plain_shapes
 from keras_multimodel.typing import Tensor
 
 
@@ -40,6 +41,8 @@ def sparse_feed_forward(
 
 def _way() -> Callable:
     """Returns how the backend that runs groups tokens."""
+    if with_plain_shapes():
+        return static_blocks.batched_experts
     # On CPUs XLA lowers `jax.lax.ragged_dot` to products of every row with every matrix.
     if under_xla() and not jax_on_accelerator():
         return static_blocks.static_blocks

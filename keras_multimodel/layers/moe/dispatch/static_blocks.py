@@ -79,6 +79,30 @@ def all_experts(
     return total
 
 
+def batched_experts(
+    x: Tensor, experts: Tensor, gates: Tensor, kernels: Sequence[Tensor], forward: Callable
+) -> Tensor:
+    """Sends all tokens through every expert, as `all_experts` does, in few operations.
+
+    For models that are exported: converters take minutes for graphs of thousands of nodes.
+
+    Args:
+        x: `(T, D)`.
+        experts: int32 `(T, K)`, E where a place is empty.
+        gates: `(T, K)`.
+        kernels: see `sparse_feed_forward`.
+        forward: `expert_forward` with its activation.
+
+    Returns:
+        `(T, D)`.
+    """
+    numbers = ops.arange(kernels[0].shape[0], dtype="int32")[:, None, None]
+    chosen = ops.equal(experts[None], numbers)  # (E, T, K)
+    gate = ops.sum(ops.where(chosen, gates[None], 0), axis=-1, keepdims=True)
+    outputs = forward(x[None], kernels)
+    return ops.sum(ops.where(ops.any(chosen, axis=-1, keepdims=True), outputs * gate, 0), axis=0)
+
+
 class BlockedLayout(NamedTuple):
     """Where the rows of each group lie when every group is padded to whole blocks.
 
