@@ -20,17 +20,16 @@ CACHE = "cache_"
 class TaskPrograms:
     """Functions to trace: what a task reads, classifies and writes.
 
+    `module` holds the weights, copies that no later training changes.
+
     Args:
         generator: what generates for the task.
         max_length: the most ids to write.
         runtime: see `traced_for`.
-
-    Attributes:
-        module: holds the weights, copies that no later training changes.
     """
 
     def __init__(self, generator: TaskGenerator, max_length: int, runtime: str):
-        self.generator = generator
+        self.generator: Any = generator
         self.task = generator.task
         self.max_length = max_length
         self.runtime = runtime

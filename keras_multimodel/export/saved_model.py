@@ -63,8 +63,8 @@ class _RawTask(tf.Module):
         super().__init__()
         self._programs, self._function = programs, function
         self._task = task = programs.task
-        self.readers = {key: _form(net) for key, net in programs.nets.items()}
-        self.readers = {key: form for key, form in self.readers.items() if _reads(form)}
+        forms: dict[str, Any] = {key: _form(net) for key, net in programs.nets.items()}
+        self.readers = {key: form for key, form in forms.items() if _reads(form)}
         self.writer = _form(task.targets)
         self._constraint = getattr(task.targets.preprocessor, "constraint", lambda: None)()
 

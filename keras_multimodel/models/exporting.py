@@ -104,7 +104,7 @@ def _input_length(task: Task, format: str, given: int | None) -> int | None:
             received = f"input_length={given}, format={format!r}, task={task.name!r}"
             raise ValueError(f"{expected} length. Received: {received}")
         return None
-    cuts = [getattr(net.preprocessor, "max_length", None) for net in nets]
+    cuts: list = [getattr(net.preprocessor, "max_length", None) for net in nets]
     known = max(cuts) if None not in cuts else None
     length = optional_positive_int("input_length", given) or task.max_input_length or known
     if length is None:

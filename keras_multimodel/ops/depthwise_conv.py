@@ -37,7 +37,9 @@ def depthwise_conv1d(
     # space-to-batch and back are several times slower.
     channels = kernel.shape[2]
     length = ops.shape(x)[1] + front + back
-    x = ops.pad(x, [[0, 0], [front, back + -length % dilation_rate], [0, 0]])
+    # Of positive numbers: ONNX rounds the quotient of a negative one to 0.
+    rest = (dilation_rate - length % dilation_rate) % dilation_rate
+    x = ops.pad(x, [[0, 0], [front, back + rest], [0, 0]])
     x = _convolve(ops.reshape(x, (ops.shape(x)[0], -1, dilation_rate, channels)), kernel)
     x = ops.reshape(x, (ops.shape(x)[0], -1, channels))
     kept = length - (kernel.shape[0] - 1) * dilation_rate
