@@ -6,7 +6,9 @@ them (`models/validation.py`, `data/encoding`).
 """
 
 import operator
+import os
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 
@@ -124,6 +126,25 @@ def one_of(argument: str, value: Any, choices: Collection) -> Any:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"`{argument}` must be one of {listed}. Received: {argument}={value!r}")
     return value
+
+
+def made_folder(argument: str, path: str | os.PathLike) -> Path:
+    """Returns a folder, which is created if it does not exist.
+
+    Args:
+        argument: name of the argument, for the error.
+        path: its value.
+
+    Raises:
+        ValueError: `path` is a file.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        expected = f"`{argument}` must be a folder, or not exist yet"
+        raise ValueError(f"{expected}. Received: {argument}={str(path)!r}, a file") from error
+    return folder
 
 
 def block_shape(argument: str, shape: Any, hidden_dim: int, ranks: Collection[int] = (3,)) -> None:

@@ -83,7 +83,7 @@ def test_names_of_a_module(path):
     module = _namespace(path)
     # Of a folder, the names are those that it exports, whose homes are its files.
     home = {name: getattr(vars(module)[name], "__module__", None) or "" for name in _names(module)}
-    own = {name for name in home if home[name].startswith(module.__name__)}
+    own = {name for name in home if f"{home[name]}.".startswith(f"{module.__name__}.")}
     assert own == set(MODULES[path].split())
 
 

@@ -10,7 +10,7 @@ import keras
 from keras_multimodel.argument_checks import one_of, optional_positive_int
 from keras_multimodel.callbacks.notebook_display import NotebookDisplay, in_notebook
 from keras_multimodel.callbacks.task_records import TaskRecords
-from keras_multimodel.models.multimodel import MultiModel
+from keras_multimodel.models.multimodel import check_multimodel
 from keras_multimodel.models.training import direction_of
 from keras_multimodel.visualization import plot_learning_curves
 
@@ -67,12 +67,7 @@ class TaskTable(keras.callbacks.ProgbarLogger):
 
     def on_train_begin(self, logs: dict | None = None):
         super().on_train_begin(logs)
-        if not isinstance(self.model, MultiModel):
-            raise ValueError(
-                "`model` must be a MultiModel, which knows its tasks. "
-                f"Received: model of type {type(self.model).__name__}"
-            )
-        self.records = TaskRecords(list(self.model.tasks))
+        self.records = TaskRecords(list(check_multimodel(self.model).tasks))
         self._where = self._find_display()
         self._notebook = NotebookDisplay() if self._where == "notebook" else None
 

@@ -94,9 +94,8 @@ def emoji_sentiment() -> tuple[list[int | None], list[float | None]]:
     """
     counts = table("sentiment")
     known = {}
-    for code, *numbers in zip(
-        *(counts[key] for key in ("unified", "tweets", "negative", "positive"))
-    ):
+    columns = (counts[key] for key in ("unified", "tweets", "negative", "positive"))
+    for code, *numbers in zip(*columns, strict=True):
         tweets, negative, positive = map(int, numbers)
         known[code] = tweets, (positive - negative) / (tweets + 3)
     found = [known.get(code, (None, None)) for code in table("emoji")["unified"]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 
 from keras_multimodel import _keras_compat
-from keras_multimodel.argument_checks import one_of, optional_positive_int
+from keras_multimodel.argument_checks import made_folder, one_of, optional_positive_int
 from keras_multimodel.export.litert import write_litert
 from keras_multimodel.export.onnx import converter, write_onnx
 from keras_multimodel.export.saved_model import write_saved_model
@@ -60,11 +60,17 @@ class ExportingModel(AdaptingModel):
         Example:
 
         ```python
+        import tensorflow as tf
+
         text = kmm.layers.TextModality(50, hidden_dim=32)
         kinds = kmm.layers.CategoryModality(3, hidden_dim=32)
-        model = kmm.MultiModel([kmm.Task("kind", text, kinds)], hidden_dim=32, moe=None)
-        # model.export_task("kind", "kind")
-        # tf.saved_model.load("kind").signatures["arrays"](inputs=ids)
+        model = kmm.MultiModel(
+            [kmm.Task("kind", text, kinds)], hidden_dim=32, moe=None, num_encoder_blocks=1
+        )
+        if keras.backend.backend() == "tensorflow":
+            model.export_task("kind", "exports/kind", raw=False)
+            served = tf.saved_model.load("exports/kind").signatures["arrays"]
+            assert served(inputs=tf.constant([[3, 4, 1]]))["logits"].shape == (1, 3)
         ```
         """
         chosen = self._task(task)
@@ -80,7 +86,7 @@ class ExportingModel(AdaptingModel):
         generator = self._generator(task)
         if format != "saved_model":
             _check_portable(format, generator, self.body)
-        folder = _made_folder(path)
+        folder = made_folder("path", path)
         try:
             if format == "saved_model":
                 found = write_saved_model(generator, folder, limit, raw)
@@ -88,6 +94,8 @@ class ExportingModel(AdaptingModel):
                 found = write_litert(generator, folder, limit, length)
             else:
                 found = write_onnx(generator, folder, limit)
+        except OSError:  # such as a full disk
+            raise
         # Converters raise all kinds, where a layer of a user has what a runtime lacks.
         except Exception as error:
             expected = f"task {task!r} must consist of operations that {format!r} can express"
@@ -129,16 +137,6 @@ def _check_portable(format: str, generator: TaskGenerator, body: Body) -> None:
         else:
             continue
         raise ValueError(f"`format` {expected}. Received: format={format!r}, {layer.path}: {kind}")
-
-
-def _made_folder(path: str | os.PathLike) -> Path:
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        expected = "`path` must be a folder, or not exist yet"
-        raise ValueError(f"{expected}. Received: path={str(path)!r}, a file") from error
-    return folder
 
 
 def _describe(folder: Path, format: str, task: Task, max_length: int, found: dict) -> None:

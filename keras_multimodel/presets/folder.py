@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_multimodel.argument_checks import made_folder
 from keras_multimodel.regular_files import open_regular, read_regular
 
 SHIPPED = Path(__file__).parent / "files"
@@ -49,12 +50,7 @@ def write_preset(
     if str(folder).startswith("hf:/"):
         expected = "`folder` must be a folder here, which `kmm.presets.upload` then uploads"
         raise ValueError(f"{expected}. Received: folder={str(folder)!r}")
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        expected = "`folder` must be a folder, or not exist yet"
-        raise ValueError(f"{expected}. Received: folder={str(folder)!r}, a file") from error
+    path = made_folder("folder", folder)
     buffer = io.BytesIO()
     np.savez(buffer, *weights)
     contents = {CONFIG: json.dumps(config, indent=1).encode(), WEIGHTS: buffer.getvalue()}
