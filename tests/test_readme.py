@@ -110,7 +110,8 @@ def test_the_page_of_rows(tmp_path, monkeypatch, capsys):
     assert len(table.split("import keras_multimodel as kmm")[1].strip().splitlines()) <= 12
     # Nothing is traced for two steps.
     names = {"__name__": "rows"}
-    for block in (table.replace('compile("adam"', 'compile("adam", run_eagerly=True'), *others):
+    for block in (table, *others):
+        block = block.replace('compile("adam"', 'compile("adam", run_eagerly=True')
         exec(block, names)  # noqa: S102
     assert capsys.readouterr().out == "2\n['emoji']\n(2,)\n"
     (own,) = [block for block in others if "class PlaceModality" in block]
