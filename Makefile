@@ -60,7 +60,7 @@ claims: $(INSTALLED)
 	$(PY) examples/claims.py --tables
 
 test: $(INSTALLED)
-	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(PY) -m pytest -p no:nbmake --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 test-latest: $(LATEST_INSTALLED)
 	$(LATEST) -m pytest

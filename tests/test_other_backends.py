@@ -26,7 +26,17 @@ TESTS = {"jax": [*ALL, "tests/models/test_compile_guard.py::test_few_programs"],
 def test_passes_on(backend):
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment["CUDA_VISIBLE_DEVICES"] = "-1"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *TESTS[backend], ALONE]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:nbmake",
+        *TESTS[backend],
+        ALONE,
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
     assert f"{len(TESTS[backend]) + NUM_ALONE} passed" in done.stdout

@@ -277,6 +277,21 @@ def test_drop_inputs_leaves_out_parts_in_training_and_keeps_one():
         drop(np.array([1, 0]), (1, 2))
 
 
+def test_each_part_has_its_own_rate():
+    both = np.array([True, True])
+    kept = np.array([kmm.data.DropInputs((0.8, 0.4))(both, (0, i)).numpy() for i in range(500)])
+    # P(kept) = 1 - rate, and half of the 0.32 where both would be dropped.
+    np.testing.assert_allclose(kept.mean(axis=0), [0.2 + 0.16, 0.6 + 0.16], atol=0.06)
+    always = np.array([kmm.data.DropInputs([1.0, 0])(both, (0, i)).numpy() for i in range(20)])
+    assert always.tolist() == [[False, True]] * 20
+    alone = kmm.data.DropInputs([1.0, 0.0])(np.array([True, False]), (1, 2))
+    assert alone.numpy().tolist() == [True, False]
+    with pytest.raises(ValueError, match="for each of 2 parts. Received: rate=.0.5."):
+        kmm.data.DropInputs([0.5])(both, (1, 2))
+    with pytest.raises(ValueError, match=r"Received: rate\[1\]=2"):
+        kmm.data.DropInputs([0.5, 2])
+
+
 def test_augments_parts_and_drops_them():
     examples = {
         "photo": np.ones((6, 2, 2, 1), "float32"),
