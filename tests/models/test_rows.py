@@ -1,12 +1,14 @@
 """Tasks that read several parts, any of which may be missing."""
 
 import keras
+import nltk
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+import keras_multimodel as kmm
 from keras_multimodel import MultiModel, Task
 from keras_multimodel.layers import (
     CategoryModality,
@@ -194,6 +196,22 @@ def test_generates_and_scores_rows_with_gaps(model):
     assert written.ended and len(written) == 3
     scores = model.score("caption", rows, [np.array([3, 1])] * 3)
     assert scores.shape == (3,) and (scores < 0).all()
+
+
+def test_a_tree_is_written_over_the_text_of_a_row(eagerly):
+    sentences = ["a file", "the red file"]
+    words = kmm.data.train_text_preprocessor(sentences, 40, "char", byte_fallback=False)
+    text = TextModality(words.vocabulary_size, HIDDEN_DIM, preprocessor=words)
+    trees = kmm.data.train_tree_preprocessor(["(S (NP (DT the) (NN file)))"])
+    target = TextModality(trees.vocabulary_size, HIDDEN_DIM, preprocessor=trees)
+    parts = {"photo": make_parts()["photo"], "title": text}
+    model = make_model([Task("parse", parts, target, max_target_length=12)], num_mixer_blocks=0)
+    photo = np.zeros((8, 8, 1), "uint8")
+    rows = [{"photo": photo, "title": "the red file"}, {"title": "a file"}]
+    for tree, row in zip(model.generate("parse", rows), rows, strict=True):
+        assert nltk.Tree.fromstring(tree).leaves() == row["title"].split()
+    with pytest.raises(ValueError, match="must have one text.*Received: 0 of .'photo'."):
+        model.generate("parse", [{"photo": photo}])
 
 
 def test_saves_loads_and_copies(model, tmp_path):

@@ -9,7 +9,7 @@ tag in place of each word, a closing symbol with the phrase's label. The words s
 import collections
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -216,8 +216,9 @@ class TreePreprocessor(Preprocessor):
 
     Raises:
         ValueError: `symbols` is empty or has a symbol twice, `max_length` is smaller than 1, `raw`
-            is not one whole tree, or `decode` is called without the sentence. Inside `tf.data` a
-            wrong tree raises `tf.errors.InvalidArgumentError`.
+            is not one whole tree, or `decode` is called without the sentence, or with a row whose
+            parts are not one text and others. Inside `tf.data` a wrong tree raises
+            `tf.errors.InvalidArgumentError`.
 
     Example:
 
@@ -251,7 +252,12 @@ class TreePreprocessor(Preprocessor):
         return [self._ids.get(symbol, UNKNOWN_ID) for symbol in linearize(tree)]
 
     def decode(self, prediction: Tensor, inputs: Any = None) -> str:
-        """Returns the tree of ids over the words of the sentence `inputs`, repaired if needed."""
+        """Returns the tree of ids over the words of the input, repaired if needed.
+
+        Args:
+            prediction: ids.
+            inputs: the sentence, or a row that has it as its only text.
+        """
         if inputs is None:
             expected = "`inputs` must be the sentence whose tree is decoded"
             raise ValueError(f"{expected}. Received: inputs=None")
@@ -306,6 +312,12 @@ def train_tree_preprocessor(
 
 
 def _words(sentence) -> list[str]:
+    if isinstance(sentence, Mapping):
+        texts = {part: raw for part, raw in sentence.items() if isinstance(raw, str | bytes)}
+        if len(texts) != 1:
+            expected = "`inputs` must have one text, over whose words the tree stands"
+            raise ValueError(f"{expected}. Received: {len(texts)} of {list(sentence)}: {[*texts]}")
+        (sentence,) = texts.values()
     return decode_utf8("inputs", as_string(sentence).numpy()).split()
 
 

@@ -19,7 +19,8 @@ class Adaptive(Schedule, keras.callbacks.Callback):
     """Trains a task in proportion to `exp(moving average of its loss)`.
 
     It is a callback too: give it to `mix` and to `fit`. Without `fit`, shares are uniform. `fit`
-    changes its state; reading the mixture does not.
+    changes its state; reading the mixture does not. The loss of rows that several tasks read is the
+    sum of theirs.
 
     The shares of a window follow from the losses up to the end of the window before the last, and
     are uniform in the first two windows. So they do not depend on how far the input is read ahead,
@@ -143,21 +144,26 @@ class Adaptive(Schedule, keras.callbacks.Callback):
 
     def _collect(self, logs):
         """Adds the losses of the steps since the last call: the logs have means of the epoch."""
-        names = list(self._sizes)
-        if len(names) == 1:
+        if len(self._sizes) == 1:
             return
-        missing = [name for name in names if f"{name}_loss" not in logs]
+        losses = [self._loss_names(name) for name in self._sizes]
+        missing = [name for name in itertools.chain(*losses) if name not in logs]
         if missing:
             raise ValueError(
                 "`schedule` needs the loss of each task in the logs of `fit`. "
                 f"Received: none of {', '.join(missing)}"
             )
         steps = (int(self._state["steps"]) - 1) % self._steps + 1
-        sums = steps * np.array([float(logs[f"{name}_loss"]) for name in names])
+        sums = steps * np.array([sum(float(logs[name]) for name in names) for names in losses])
         with np.errstate(invalid="ignore"):  # a loss may be infinite; `_update` drops what is NaN
             total = self._state["window_losses"] + sums
             self._state["window_losses"] = total - self._state["epoch_losses"]
         self._state["epoch_losses"] = sums
+
+    def _loss_names(self, name):
+        """Returns the names of the losses of a data set: rows may have several tasks."""
+        tasks = getattr(self.model, "tasks", {}).values()
+        return [f"{task.name}_loss" for task in tasks if task.rows == name] or [f"{name}_loss"]
 
     def _update(self):
         """Moves the averages, and sets the shares of the window after the next."""

@@ -1,5 +1,6 @@
 import collections
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from tests.data.mixing.test_mix import classes, sequences
 SIZES = {"a": 1, "b": 1, "c": 1}
 
 
-def train(schedule, losses, epochs, steps, read_ahead=3):
+def train(schedule, losses, epochs, steps, read_ahead=3, parts=("",)):
     """Trains as `fit` does, but with given losses; returns the tasks of the steps.
 
     `losses(task, step)` is the loss of a task where it is drawn. Logs are means over the epoch. The
-    input is read `read_ahead` steps before it is trained on.
+    input is read `read_ahead` steps before it is trained on. The logs have a loss for each of the
+    parts of a task's name, equal shares of its loss.
     """
     position = data.Position()
     position.bind({"steps": steps, "rows": SIZES}, schedule)
@@ -35,7 +37,11 @@ def train(schedule, losses, epochs, steps, read_ahead=3):
             task = ahead.popleft()
             totals[task] += losses(task, len(trained))
             trained.append(task)
-            logs = {f"{name}_loss": total / (step + 1) for name, total in totals.items()}
+            logs = {
+                f"{name}{part}_loss": total / (step + 1) / len(parts)
+                for name, total in totals.items()
+                for part in parts
+            }
             schedule.on_train_batch_end(step, logs)
         schedule.on_epoch_end(epoch, logs)
     schedule.on_train_end()
@@ -51,6 +57,22 @@ def test_shares_follow_the_exponential_of_the_loss():
     for name, share in zip(levels, weights / weights.sum(), strict=True):
         assert counts[name] == pytest.approx(share * 10_000, rel=0.02)
     assert collections.Counter(drawn[:100]) == pytest.approx(dict.fromkeys("abc", 100 / 3), abs=1)
+
+
+def test_rows_that_several_tasks_read_have_the_sum_of_their_losses():
+    def losses(task, step):
+        return {"a": 0.5, "b": 2.0, "c": 1.0}[task] + step % 5
+
+    tasks = {
+        f"{rows}{part}": SimpleNamespace(name=f"{rows}{part}", rows=rows)
+        for rows in SIZES
+        for part in ("1", "2")
+    }
+    split, whole = schedules.Adaptive(window=5), schedules.Adaptive(window=5)
+    split.set_model(SimpleNamespace(tasks=tasks))
+    drawn = train(split, losses, epochs=2, steps=30, parts=("1", "2"))
+    assert drawn == train(whole, losses, epochs=2, steps=30)
+    np.testing.assert_allclose(split.get_state()["averages"], whole.get_state()["averages"])
 
 
 @pytest.mark.parametrize("steps", [7, 20, 35])  # windows end within epochs, and with them
