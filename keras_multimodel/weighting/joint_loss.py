@@ -120,5 +120,5 @@ def task_losses(
 def additional_loss(model: keras.Model):
     """Returns the sum of what layers added: regularizers, and `add_loss` of the experts."""
     # The optimizer sums the gradients of replicas, each of which holds all regularizers.
-    losses = [ops.sum(loss) / num_replicas() for loss in model.losses]
+    losses = [ops.cast(ops.sum(loss), "float32") / num_replicas() for loss in model.losses]
     return ops.sum(ops.stack(losses)) if losses else ops.zeros(())

@@ -263,10 +263,12 @@ class MoELayer(OwnMatrices, CompositeLayer, _keras_compat.OwnReplicaLosses):
         )
 
     def _add_losses(self, routing, weights):
-        # In float32: under mixed precision Keras adds losses of float32 only.
-        self.add_loss(self.balance_loss_weight * ops.cast(routing.loss, "float32"))
+        # Keras adds losses of this dtype only, whatever the dtype policy.
+        floatx = keras.config.floatx()
+        self.add_loss(self.balance_loss_weight * ops.cast(routing.loss, floatx))
         if self.z_loss_weight:
-            self.add_loss(self.z_loss_weight * router_z_loss(routing.logits, weights))
+            z_loss = router_z_loss(routing.logits, weights)
+            self.add_loss(self.z_loss_weight * ops.cast(z_loss, floatx))
 
     def _add_kernels(self, prefix, count, width):
         for name in self._names(prefix):

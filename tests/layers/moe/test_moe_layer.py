@@ -251,6 +251,25 @@ def test_z_loss_is_added():
     np.testing.assert_allclose(losses, [0.0, expected], rtol=1e-4)
 
 
+@pytest.mark.parametrize("floatx", ["float32", "float64"])
+@pytest.mark.parametrize("policy", ["float64", "mixed_bfloat16"])
+def test_losses_have_the_type_that_keras_adds(floatx, policy):
+    keras.config.set_floatx(floatx)
+    try:
+        moe = MoELayer(4, 2, 1, router="top_k", z_loss_weight=0.1, dtype=policy)
+        model = keras.Sequential([moe])
+        model.compile("sgd", "mse", run_eagerly=True)
+        x = np.ones((2, 3, 4))
+        history = model.fit(x, x, verbose=0).history
+        moe(x, training=True)
+    finally:
+        keras.config.set_floatx("float32")
+    # JAX makes it float32, unless 64 bits are switched on.
+    expected = ops.zeros((), floatx).dtype
+    assert [loss.dtype for loss in moe.losses] == [expected, expected]
+    assert np.isfinite(history["loss"])
+
+
 def test_capacity_drops_in_training_only():
     """10 tokens, all to expert 0 of 5: at 2.0 times the fair share of 2, four of ten are kept."""
     layer = moe_cases.make(MoELayer(8, 5, router=TopKRouter(5, 1), capacity_factor=2.0))

@@ -90,6 +90,8 @@ def _torch_has_grouped(x, kernel) -> bool:
     """Returns whether torch has a grouped product for these: rows must lie at whole 16 bytes."""
     import torch
 
+    if x.dtype == torch.float64:
+        return False
     widths = kernel.shape[1] * x.element_size(), kernel.shape[2] * x.element_size()
     return hasattr(torch.nn.functional, "grouped_mm") and all(w % 16 == 0 for w in widths)
 
