@@ -92,6 +92,7 @@ docs-terminal: $(INSTALLED)
 docs-figures: $(INSTALLED)
 	$(PY) docs/draw_architecture.py
 	$(PY) docs/draw_looking_inside.py
+	$(PY) docs/draw_model.py
 
 # Wheel and source distribution, and what is in them.
 dist: $(INSTALLED)
