@@ -42,7 +42,8 @@ def part(axes, left, bottom, width, title, blocks):
     axes.text(left + 0.12, bottom + 1.3, title, va="center", weight="bold", fontsize=11)
     each = (width - 0.2) / len(blocks)
     for i, (text, color) in enumerate(blocks):
-        box(axes, left + 0.13 + i * each, bottom + 0.18, each - 0.06, 0.85, text, color, fontsize=8.5)
+        x = left + 0.13 + i * each
+        box(axes, x, bottom + 0.18, each - 0.06, 0.85, text, color, fontsize=8.5)
 
 
 def nets(axes):
