@@ -32,6 +32,11 @@ def on_page_markdown(markdown, page, config, files):
     return re.sub(r"\]\(\.\./(notebooks/[^)]*)\)", r"](\1)", markdown)
 
 
+def on_page_content(html, page, config, files):
+    """Leads each picture to itself, so that a phone can enlarge it."""
+    return re.sub(r'(<img [^>]*src="([^"]*)"[^>]*>)', r'<a href="\2">\1</a>', html)
+
+
 def reference() -> str:
     """Returns the page of all public names, a section for each namespace."""
     lines = ["# Reference", ""]

@@ -31,3 +31,10 @@ def test_links_out_of_the_folder_lead_to_copies(hooks):
     assert hooks.on_page_markdown(text, None, None, None) == (
         "[a](notebooks/01_quickstart.ipynb) [b](contributing.md#add-a-block) [c](guide.md)"
     )
+
+
+def test_a_picture_leads_to_itself(hooks):
+    picture = '<img alt="curves" src="curves.png" />'
+    assert hooks.on_page_content(f"<p>{picture}</p>", None, None, None) == (
+        f'<p><a href="curves.png">{picture}</a></p>'
+    )

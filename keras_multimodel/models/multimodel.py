@@ -61,6 +61,7 @@ VARIANTS = {
     # of the authors' code.
     "paper": Variant(1536, 8, 240, 4, 1536, 0.4),
 }
+"""The sizes that `MultiModel.from_variant` knows, by name: `tiny`, `base` and `paper`."""
 
 
 @keras.saving.register_keras_serializable(package="keras_multimodel")
