@@ -257,6 +257,12 @@ class TreePreprocessor(Preprocessor):
         Args:
             prediction: ids.
             inputs: the sentence, or a row that has it as its only text.
+
+        Returns:
+            The tree in brackets.
+
+        Raises:
+            ValueError: there are no `inputs`.
         """
         if inputs is None:
             expected = "`inputs` must be the sentence whose tree is decoded"
