@@ -112,15 +112,16 @@ def gaps(epochs, seeds, rate):
         for kind, parts, dropped in (
             ("name alone", ("en",), 0.0),
             ("both", ("picture", "en"), 0.0),
-            (f"both, DropInputs([{rate}, 0])", ("picture", "en"), rate),
+            (f"both, DropInputs({rate})", ("picture", "en"), rate),
         ):
             keras.utils.set_random_seed(seed)
             task, model = emoji_model(parts, found)
-            model.compile(keras.optimizers.Adam(2e-3, global_clipnorm=1.0))
             data = kmm.data.mix(kmm.data.rows_to_tasks(train, task, cache=True), 64, seed=seed)
+            steps = epochs * sum(1 for _ in data)
+            rate_of_steps = keras.optimizers.schedules.CosineDecay(2e-3, steps)
+            model.compile(keras.optimizers.Adam(rate_of_steps, global_clipnorm=1.0))
             if dropped:
-                # The names are always there, so only pictures are left out.
-                transforms = {"category": kmm.data.DropInputs([dropped, 0.0])}
+                transforms = {"category": kmm.data.DropInputs(dropped)}
                 data = kmm.data.augment(data, transforms, seed=seed)
             model.fit(data, epochs=epochs, verbose=0)
             rows = kmm.data.rows_to_tasks(test, task)["category"]
@@ -195,7 +196,7 @@ def main():
     parser.add_argument("what", choices=("xor", "gaps", "speed"))
     parser.add_argument("--epochs", type=int, default=12, help="for xor and gaps")
     parser.add_argument("--seeds", type=int, default=3, help="for gaps")
-    parser.add_argument("--rate", type=float, default=0.5, help="of pictures left out, for gaps")
+    parser.add_argument("--rate", type=float, default=0.5, help="of DropInputs, for gaps")
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
     if arguments.what == "xor":
