@@ -143,10 +143,15 @@ def plot(rows, path):
         lengths = [row["length"] for row in chosen]
         axes[0].plot(lengths, [r["ms"] / r["length"] for r in chosen], marker="o", label=label)
     axes[0].set(xlabel="ids written (batch 16)", ylabel="ms per step", yscale="log")
+    ticks = [2, 5, 10, 20, 50, 100]
+    axes[0].set_yticks(ticks, [str(tick) for tick in ticks])
+    axes[0].minorticks_off()
     axes[0].legend()
     by_batch = sorted((r for r in rows if r["length"] == 64 and r["use_cache"]), key=_batch)
     axes[1].plot([r["batch"] for r in by_batch], [r["tokens_per_second"] for r in by_batch], "o-")
     axes[1].set(xlabel="batch (64 ids, cached)", ylabel="ids per second", xscale="log")
+    axes[1].set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
+    axes[1].minorticks_off()
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

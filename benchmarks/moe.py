@@ -173,7 +173,7 @@ def plot(report):
             axis.plot([row["experts"] for row in rows], ratios, marker="o", label=label)
         axis.axhline(1.0, color="gray", ls=":", label="dense feed-forward")
         axis.set(title=title, xlabel="experts", xscale="log", yscale="log")
-        axis.set_xticks(list(TOP_K), [f"{e}, top-{k}" for e, k in TOP_K.items()], minor=False)
+        axis.set_xticks(list(TOP_K), [f"{e}\ntop-{k}" for e, k in TOP_K.items()], minor=False)
         axis.minorticks_off()
         axis.set_yticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
     figure.axes[0].set_ylabel("time over feed-forward")

@@ -21,7 +21,7 @@ from keras_multimodel.models.grouping import UnpadEmptyBatch
 from keras_multimodel.models.layer_states import layer_states, set_layer_states
 from keras_multimodel.models.preset_model import PresetModel
 from keras_multimodel.models.summary import SummaryModel
-from keras_multimodel.models.task import Task, unique_modalities
+from keras_multimodel.models.task import Task, name_apart, unique_modalities
 from keras_multimodel.models.training import MultiTaskTraining
 
 
@@ -144,6 +144,7 @@ class MultiModel(MultiTaskTraining, ExportingModel, PresetModel, SummaryModel):
     ):
         tasks = list(tasks)
         hidden_dim = checks.check_tasks(tasks, hidden_dim)
+        name_apart(tasks)
         writers = [task for task in tasks if task.read_from == "decoder"]
         parts = [part for task in tasks if task.has_parts for part in task.parts]
         encoder_groups = graph.groups_of("encoder", encoder_groups, graph.encoder_kinds(tasks))

@@ -1,5 +1,6 @@
 """One task of a model: what it reads, what it writes, and what it minimizes."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -250,6 +251,30 @@ def unique_modalities(tasks: Iterable[Task]) -> list[ModalityNet]:
     """Returns the modality nets of `tasks`, each once, in the order of their first use."""
     nets = [net for task in tasks for net in (*task.parts.values(), task.targets)]
     return list({id(net): net for net in nets}.values())
+
+
+def name_apart(tasks: Iterable[Task]) -> None:
+    """Renames new modality nets that have the name of another one.
+
+    Keras numbers names in each process anew, so a new net often has the name of a loaded one.
+
+    Args:
+        tasks: the tasks of one model.
+
+    Raises:
+        ValueError: two nets that other models use, and which are not renamed, have one name.
+    """
+    nets = unique_modalities(tasks)
+    taken = [net.name for net in nets if net.built]
+    twice = sorted({name for name in taken if taken.count(name) > 1})
+    if twice:
+        expected = "`tasks` must have modality nets of different names, see their argument `name`"
+        raise ValueError(f"{expected}. Received twice: {twice}")
+    for net in [net for net in nets if not net.built]:
+        numbered = (f"{net.name}_{number}" for number in itertools.count(1))
+        if net.name in taken:
+            net.name = next(name for name in numbered if name not in taken)
+        taken.append(net.name)
 
 
 def nets_of_batch(tasks: Iterable[Task]) -> dict[str, dict[str, ModalityNet | Given]]:

@@ -358,9 +358,11 @@ def _check_keys(argument, value, expected):
     missing = [key for key in expected if key not in value]
     unknown = [key for key in value if key not in expected]
     if missing or unknown:
+        some = argument in ("x", "y") and missing and not unknown
+        hint = ". To train some tasks alone, see `MultiModel.task_model`" if some else ""
         raise ValueError(
             f"`{argument}` must have the keys {list(expected)}. "
-            f"Received: {list(value)}; missing: {missing}, unknown: {unknown}"
+            f"Received: {list(value)}; missing: {missing}, unknown: {unknown}{hint}"
         )
 
 

@@ -175,6 +175,34 @@ def test_a_copy_trains_on_its_own(make):
     assert max_difference({"copy": outputs(other)["copy"]}, {"copy": before["copy"]}) > 1e-3
 
 
+def test_a_new_net_may_have_the_name_of_a_loaded_one(tmp_path):
+    """Keras numbers names in each process anew."""
+    model = trained(tasks=("topic",))
+    net = model.tasks["topic"].targets
+    same_name = CategoryModality(3, HIDDEN_DIM, name=net.name)
+    third = CategoryModality(4, HIDDEN_DIM, name=f"{net.name}_1")
+    model = model.add_task(kmm.Task("other", model.tasks["topic"].inputs, third))
+    model = model.add_task(kmm.Task("kind", model.tasks["topic"].inputs, same_name))
+    assert [t.targets.name for t in model.tasks.values()] == [
+        net.name,
+        f"{net.name}_1",
+        f"{net.name}_2",
+    ]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    same(outputs(model), outputs(loaded))
+
+
+def test_two_nets_of_other_models_with_one_name_are_refused():
+    one, other = (CategoryModality(3, HIDDEN_DIM, name="kinds") for _ in range(2))
+    text = TextModality(11, HIDDEN_DIM)
+    for net in (one, other):
+        kmm.MultiModel([kmm.Task("kind", text, net)], HIDDEN_DIM, moe=None, num_encoder_blocks=1)
+    tasks = [kmm.Task(name, text, net) for name, net in (("a", one), ("b", other))]
+    with pytest.raises(ValueError, match=r"Received twice: \['kinds'\]"):
+        kmm.MultiModel(tasks, HIDDEN_DIM, moe=None, num_encoder_blocks=1)
+
+
 def test_bad_arguments_are_refused():
     model = trained()
     with pytest.raises(ValueError, match=r"`task` must have a name of its own .*'copy'"):
