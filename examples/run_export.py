@@ -32,8 +32,11 @@ def saved_model(folder, packages):
     loaded = tf.saved_model.load(str(folder))
 
     def function(name):
+        specs = loaded.signatures[name].structured_input_signature[1]
+
         def run(**arrays):
-            found = loaded.signatures[name](**{k: tf.constant(v) for k, v in arrays.items()})
+            tensors = {k: tf.constant(v, specs[k].dtype) for k, v in arrays.items()}
+            found = loaded.signatures[name](**tensors)
             return {key: value.numpy() for key, value in found.items()}
 
         run.model = loaded  # whose weights live as long as it does
@@ -55,16 +58,16 @@ def litert(folder, file, signatures, input_length):
         details = runner.get_input_details()
 
         def run(**arrays):
-            return runner(**{k: padded(v, details[k]["shape"]) for k, v in arrays.items()})
+            return runner(**{k: padded(v, **details[k]) for k, v in arrays.items()})
 
         return run
 
     return {name: function(name) for name in signatures}
 
 
-def padded(array, shape):
+def padded(array, shape, dtype, **_):
     """Returns an array with zeros behind it, up to a shape."""
-    array = np.asarray(array)
+    array = np.asarray(array, dtype)
     behind = [(0, want - size) for want, size in zip(shape, array.shape)]
     return np.pad(array, behind) if behind else array
 
@@ -126,6 +129,8 @@ def run(folder, arrays, raw=False):
     """
     folder = pathlib.Path(folder)
     about = json.loads((folder / "export.json").read_text())
+    names = about.get("inputs", {})
+    arrays = {names.get(key, key): value for key, value in arrays.items()}
     if about["format"] == "saved_model":
         functions = saved_model(folder, about["packages"])
         found = functions["serving_default" if raw else "arrays"](**arrays)

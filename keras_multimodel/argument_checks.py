@@ -136,14 +136,18 @@ def made_folder(argument: str, path: str | os.PathLike) -> Path:
         path: its value.
 
     Raises:
-        ValueError: `path` is a file.
+        ValueError: `path` is no path, or it or what it lies in is a file.
     """
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        expected = f"`{argument}` must be the path of a folder"
+        raise ValueError(f"{expected}. Received: {argument}={path!r}")
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         expected = f"`{argument}` must be a folder, or not exist yet"
-        raise ValueError(f"{expected}. Received: {argument}={str(path)!r}, a file") from error
+        received = f"{argument}={str(path)!r}, a file or in one"
+        raise ValueError(f"{expected}. Received: {received}") from error
     return folder
 
 

@@ -1,6 +1,8 @@
 """The functions of one task, as graphs of TensorFlow over weights of their own."""
 
 import contextlib
+import keyword
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from keras_multimodel.ops.portable import traced_for
 from keras_multimodel.typing import Nested
 
 CACHE = "cache_"
+_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 
 
 class TaskPrograms:
@@ -52,11 +55,12 @@ class TaskPrograms:
             rows: number of rows, None for any.
             length: positions of an axis of variable size, None for any.
         """
+        names = served_names(self.task)
         return [
             tf.TensorSpec(
                 (rows, *(length if size is None else size for size in net.example_shape)),
                 net.example_dtype,
-                name=key,
+                name=names[key],
             )
             for key, net in self.nets.items()
         ]
@@ -138,6 +142,22 @@ class TaskPrograms:
         with traced_for(self.runtime), forward_only():
             own = [tf.convert_to_tensor(weight) for weight in self.module.weights]
             yield list(zip(self.generator.variables, own))
+
+
+def served_names(task: Any) -> dict[str, str]:
+    """Returns the keys of the arrays of a task, each with the name that exports give it.
+
+    These are the keys, or `input_0`, `input_1` and so on if TensorFlow takes one of the keys for no
+    name of an argument.
+
+    Args:
+        task: the task.
+    """
+    keys = [key for key in task.input_names if key != "targets"]
+    usable = all(
+        _NAME.fullmatch(key) and not keyword.iskeyword(key) and key != "self" for key in keys
+    )
+    return {key: key if usable else f"input_{i}" for i, key in enumerate(keys)}
 
 
 def graph_of(function: Callable, specs: list[tf.TensorSpec]) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_multimodel.export.programs import TaskPrograms, graph_of
+from keras_multimodel.export.programs import TaskPrograms, graph_of, served_names
 from keras_multimodel.generation.generate import TaskGenerator
 
 RAW, ARRAYS, LOGITS = "serving_default", "arrays", "logits"
@@ -76,37 +76,58 @@ class _RawTask(tf.Module):
     @property
     def specs(self) -> list[tf.TensorSpec]:
         """What a batch holds: raw examples where there is a reader, arrays elsewhere."""
-        specs = []
-        for key, spec in zip(self._programs.nets, self._programs.specs()):
-            raw = self.readers[key].raw_spec if key in self.readers else None
-            specs.append(spec if raw is None else tf.TensorSpec((None, *raw.shape), raw.dtype, key))
+        specs, names = [], served_names(self._task)
+        for key, spec in zip(names, self._programs.specs()):
+            if key in self.readers:
+                raw = self.readers[key].raw_spec
+                spec = tf.TensorSpec((None, *raw.shape), raw.dtype, names[key])
+            specs.append(spec)
         return specs
 
     def outputs(self, *batch: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the raw outputs under `"outputs"`, beside what the task returns for arrays."""
-        arrays = tuple(self._read(key, part) for key, part in zip(self._programs.nets, batch))
-        raw = None if self._task.has_parts or not self.readers else batch[0]
+        rows = self._task.has_parts
+        raw: Any = dict(zip(self._task.parts, batch)) if rows else batch[0]
+        arrays = [
+            self._read(key, part, batch[-1][:, i] if rows else None)
+            for i, (key, part) in enumerate(zip(self._task.parts, batch))
+        ]
+        arrays += batch[-1:] if rows else ()
         state = None
-        if self._constraint is not None and raw is not None and self.writer is not None:
+        if self._constraint is not None and self.writer is not None:
             state = self.writer.constraint_state(raw)
-        constrained = () if state is None else (self._constraint, state)
-        if constrained:
-            found = self._programs.write(arrays, *constrained)
-        else:
+        if state is None:
             found = self._function(*arrays)
+        else:
+            found = self._programs.write(tuple(arrays), self._constraint, state)
         key = "ids" if self._task.autoregressive else "prediction"
         written = found[key] if self.writer is None else self.writer.write(found[key], raw)
         return {"outputs": written, **found}
 
-    def _read(self, key, part):
+    def _read(self, key, part, given):
+        """Returns the array of a part of a batch; `given` is bool `(batch,)`, None for all."""
         if key not in self.readers:
             return part
-        array = self.readers[key].read(part)
+        read, net = self.readers[key].read, self._programs.nets[key]
+        array = read(part) if given is None else _read_given(read, part, given, net)
+        array = tf.ensure_shape(array, (None, *net.example_shape))
         limit = self._task.max_input_length
         if limit is not None and array.shape.rank > 1 and array.shape[1] is None:
             message = f"`inputs` of task {self._task.name!r} must have at most {limit} positions"
             tf.debugging.assert_less_equal(tf.shape(array)[1], limit, message)
         return array
+
+
+def _read_given(read, part, given, net):
+    """Reads the rows that have a part, since others may hold nothing that can be read."""
+    # As `generate` has it, a part that no row has is one position of padding.
+    missing = tf.zeros([1, *(size or 1 for size in net.example_shape)], net.example_dtype)
+    rows = tf.cond(
+        tf.reduce_any(given), lambda: read(tf.boolean_mask(part, given)), lambda: missing
+    )
+    places = tf.maximum(tf.cumsum(tf.cast(given, tf.int32)) - 1, 0)
+    given = tf.reshape(given, [-1, *[1] * len(net.example_shape)])
+    return tf.where(given, tf.gather(rows, places), tf.zeros([], net.example_dtype))
 
 
 def _form(net):

@@ -101,7 +101,7 @@ class _Recomputed:
         x = write_position(cache["inputs"], inputs, index)
         # Positions that are not written yet are padding, so that a block that looks at its mask
         # never sees them; a causal block would not look at them anyway.
-        mask = ops.broadcast_to(ops.arange(x.shape[1]) <= index, x.shape[:2])
+        mask = ops.broadcast_to(ops.arange(x.shape[1]) <= index, ops.shape(x)[:2])
         cache = {**cache, "inputs": x}
         source = {name: cache[name] for name in ("source", "source_mask")}
         outputs = call_block(self.block, x, False, mask=mask, **source)

@@ -88,7 +88,7 @@ class Body:
         # A copy, so that another model's body does not grow by the tasks of this one.
         body = copy.copy(self)
         body.commands = dict(self.commands)
-        new = {name: PartEmbedding(name=f"{name}_part") for name in parts}
+        new = {name: PartEmbedding(name=_layer_name(name, "part")) for name in parts}
         body.parts = {**new, **self.parts}
         if self.decoder is None and writers:
             body._check_templates(causal=True)
@@ -137,7 +137,8 @@ class Body:
             blocks = list(zip(*columns)) if columns else [()] * count
             experts = self._clone("moe", "experts", causal=True)
             self.decoder = Decoder(blocks, experts, name="decoder")
-        self.commands.update({name: CommandToken(name=f"{name}_command") for name in names})
+        new = {name: CommandToken(name=_layer_name(name, "command")) for name in names}
+        self.commands.update(new)
 
     def _clone(self, template, name, causal=False):
         block = self.templates[template]
@@ -147,3 +148,9 @@ class Body:
         if self.templates[template] is None:
             return []
         return [self._clone(template, f"{template}_{i}", causal) for i in range(count)]
+
+
+def _layer_name(name, kind):
+    # Tasks and parts may have letters beyond ASCII, which TensorFlow refuses in names of layers.
+    ascii_name = name.encode("ascii", "backslashreplace").decode().replace("\\", "-")
+    return f"{ascii_name}_{kind}"

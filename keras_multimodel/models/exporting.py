@@ -10,15 +10,15 @@ from keras_multimodel import _keras_compat
 from keras_multimodel.argument_checks import made_folder, one_of, optional_positive_int
 from keras_multimodel.export.litert import write_litert
 from keras_multimodel.export.onnx import converter, write_onnx
+from keras_multimodel.export.programs import served_names
 from keras_multimodel.export.saved_model import write_saved_model
 from keras_multimodel.generation.generate import TaskGenerator
 from keras_multimodel.generation.loop import END, PADDING
 from keras_multimodel.models.adapting import AdaptingModel
-from keras_multimodel.models.body import Body
 from keras_multimodel.models.task import Task
 
 FORMATS = ("saved_model", "litert", "onnx")
-DESCRIPTION = "export.json"
+DESCRIPTION, PREPROCESSORS = "export.json", "preprocessors.json"
 
 
 class ExportingModel(AdaptingModel):
@@ -55,6 +55,7 @@ class ExportingModel(AdaptingModel):
         Raises:
             ValueError: `task` or `format` is unknown, `path` is a file, an argument is not for this
                 format or task, or the task has what the format cannot express.
+            OSError: no file can be written in `path`.
             ModuleNotFoundError: tf2onnx is needed; `keras-multimodel[export]` has it.
 
         Example:
@@ -85,8 +86,11 @@ class ExportingModel(AdaptingModel):
         length = _input_length(chosen, format, input_length)
         generator = self._generator(task)
         if format != "saved_model":
-            _check_portable(format, generator, self.body)
+            _check_portable(format, generator)
         folder = made_folder("path", path)
+        # What an older export says of itself ends here; a folder without right to write as well.
+        (folder / DESCRIPTION).write_bytes(b"")
+        (folder / DESCRIPTION).unlink()
         try:
             if format == "saved_model":
                 found = write_saved_model(generator, folder, limit, raw)
@@ -100,6 +104,7 @@ class ExportingModel(AdaptingModel):
         except Exception as error:
             expected = f"task {task!r} must consist of operations that {format!r} can express"
             raise ValueError(f"{expected}. Received: {type(error).__name__}: {error}") from error
+        _write_preprocessors(folder, chosen)
         _describe(folder, format, chosen, limit, found)
 
 
@@ -121,13 +126,12 @@ def _input_length(task: Task, format: str, given: int | None) -> int | None:
     return length
 
 
-def _check_portable(format: str, generator: TaskGenerator, body: Body) -> None:
+def _check_portable(format: str, generator: TaskGenerator) -> None:
     """Refuses, before any long work, what is known to have no counterpart in other runtimes."""
     if format == "onnx":
         converter()
     models = [generator.read, *([] if generator.write is None else [generator.write])]
-    sides = [body.encoder, *([] if generator.write is None else [body.mixer, body.decoder])]
-    for layer in [x for root in (*models, *sides) for x in _keras_compat.all_layers(root)]:
+    for layer in [x for model in models for x in _keras_compat.all_layers(model)]:
         if layer.compute_dtype != "float32" or getattr(layer, "quantization_mode", None):
             kind = getattr(layer, "quantization_mode", None) or layer.compute_dtype
             expected = 'must be "saved_model" unless all layers compute in float32'
@@ -140,16 +144,27 @@ def _check_portable(format: str, generator: TaskGenerator, body: Body) -> None:
 
 
 def _describe(folder: Path, format: str, task: Task, max_length: int, found: dict) -> None:
-    """Writes what a process that serves the task must know, and the vocabularies."""
+    """Writes what a process that serves the task must know."""
     known = {"task": task.name, "format": format, **found}
+    names = served_names(task)
+    if any(key != name for key, name in names.items()):
+        known["inputs"] = names
     if task.autoregressive:
         known |= {"max_length": max_length, "padding_id": PADDING, "end_id": END}
-    names = getattr(task.targets.preprocessor, "names", None)
-    if names is not None:
-        known["names"] = list(names)
-    nets = {**task.parts, "targets": task.targets}
-    protos = {key: getattr(net.preprocessor, "proto", None) for key, net in nets.items()}
-    for key, proto in protos.items():
-        if proto is not None and format != "saved_model":
-            (folder / f"{key}.spm").write_bytes(proto)
+    classes = getattr(task.targets.preprocessor, "names", None)
+    if isinstance(classes, list):
+        known["names"] = classes
     (folder / DESCRIPTION).write_text(json.dumps(known, indent=1))
+
+
+def _write_preprocessors(folder: Path, task: Task) -> None:
+    """Writes what makes the arrays, for processes that make them, and what their numbers mean."""
+    known = {}
+    for key, net in {**task.parts, "targets": task.targets}.items():
+        config = dict(getattr(net.preprocessor, "get_config", dict)())
+        if isinstance(getattr(net.preprocessor, "proto", None), bytes):
+            (folder / f"{key}.spm").write_bytes(net.preprocessor.proto)
+            config.pop("proto", None)
+        if net.preprocessor is not None:
+            known[key] = {"class": type(net.preprocessor).__name__, "config": config}
+    (folder / PREPROCESSORS).write_text(json.dumps(known, indent=1, default=str))

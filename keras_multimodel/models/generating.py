@@ -104,6 +104,6 @@ class GeneratingModel(keras.Model):
             return generator
 
     def _task(self, name: str) -> Task:
-        if name not in self._tasks:
+        if name not in list(self._tasks):  # a name that is a list has no hash
             raise ValueError(f"`task` must be one of {list(self._tasks)}. Received: task={name!r}")
         return self._tasks[name]

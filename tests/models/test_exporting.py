@@ -56,10 +56,33 @@ def arrays_of(task):
     return np.stack([np.pad(x, [(0, n - m) for n, m in zip(shape, x.shape)]) for x in arrays])
 
 
-def save(file, raw):
-    values = np.empty(len(raw), object)
-    values[:] = list(raw)
-    np.savez(file, inputs=values)
+# Rows of which some parts are missing, and what a batch has in their place.
+FILE = RAW["digits"][0]
+ROWS = {
+    "bäume": [{"größe": 5.0, "words": "the file opens"}, {"words": "save"}],
+    "price": [{"picture": FILE, "class": "one", "size": 1.0}, {"size": 4.0}],
+}
+BATCHES = {
+    "bäume": {
+        "größe": [5.0, float("nan")],
+        "words": ["the file opens", "save"],
+        "given": [[True, True], [False, True]],
+    },
+    "price": {
+        "picture": [FILE, b""],
+        "class": ["one", ""],
+        "size": [1.0, 4.0],
+        "given": [[True, True, True], [False, False, True]],
+    },
+}
+
+
+def save(file, **inputs):
+    arrays = {}
+    for key, raw in inputs.items():
+        arrays[key] = np.empty(len(raw), object)
+        arrays[key][:] = list(raw)
+    np.savez(file, **arrays)
 
 
 def run_all(folders):
@@ -77,6 +100,14 @@ class Bits(keras.layers.Layer):
         return inputs + tf.cast(tf.bitwise.invert(tf.cast(inputs, "int32")), inputs.dtype)
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Sums(keras.layers.Layer):
+    """A block that sees what is before, and has no `step`."""
+
+    def call(self, inputs):
+        return inputs + keras.ops.tanh(keras.ops.cumsum(inputs, axis=1))
+
+
 @pytest.fixture(scope="module")
 def model():
     tasks = {task.name: task for task in writers.make_tasks()}
@@ -87,18 +118,38 @@ def model():
 
 
 @pytest.fixture(scope="module")
+def row_model():
+    """Rows with parts, under names that TensorFlow takes for no arguments."""
+    tasks = {task.name: task for task in writers.make_tasks()}
+    words, trees = tasks["parse"].inputs, tasks["parse"].targets
+    image, kinds = tasks["digits"].inputs, tasks["digits"].targets
+    scaled = kmm.data.NumberPreprocessor(mean=2.0, scale=3.0)
+    number = kmm.layers.NumberModality(HIDDEN_DIM, preprocessor=scaled)
+    parts = {"picture": image, "class": kinds, "size": number}
+    tasks = [
+        kmm.Task("bäume", {"größe": number, "words": words}, trees, max_target_length=24),
+        kmm.Task("price", parts, number),
+    ]
+    return writers.build(tasks, conv_block=Sums())
+
+
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("exports")
 
 
 @pytest.fixture(scope="module")
-def raw_exports(model, folder):
+def raw_exports(model, row_model, folder):
     """SavedModels that take raw inputs, and what another process made of them."""
     for name, raw in RAW.items():
         model.export_task(name, folder / name)
-        save(folder / f"{name}.raw.npz", raw)
-    run_all([folder / name for name in RAW])
-    return {name: np.load(folder / f"{name}.raw.out.npz", allow_pickle=True) for name in RAW}
+        save(folder / f"{name}.raw.npz", inputs=raw)
+    for name, batch in BATCHES.items():
+        row_model.export_task(name, folder / name)
+        save(folder / f"{name}.raw.npz", **batch)
+    names = [*RAW, *ROWS]
+    run_all([folder / name for name in names])
+    return {name: np.load(folder / f"{name}.raw.out.npz", allow_pickle=True) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +163,7 @@ def array_exports(model, folder):
         for name in ("text", "digits"):
             path = folder / f"{name}_{form}"
             model.export_task(name, path, form, raw=False)
-            save(path.with_suffix(".arrays.npz"), arrays_of(model.tasks[name]))
+            save(path.with_suffix(".arrays.npz"), inputs=arrays_of(model.tasks[name]))
             found[form, name] = path
     run_all(found.values())
     return {key: np.load(path.with_suffix(".arrays.out.npz")) for key, path in found.items()}
@@ -125,6 +176,14 @@ def test_raw_inputs_give_the_outputs_of_generate(model, raw_exports, name):
     assert [output.decode() for output in found] == list(model.generate(name, RAW[name]))
     if name != "digits":
         assert raw_exports[name]["ended"].tolist() == model.generate(name, RAW[name]).ended
+
+
+@on_tensorflow
+def test_rows_with_parts_give_the_outputs_of_generate(row_model, raw_exports):
+    trees = [tree.decode() for tree in raw_exports["bäume"]["outputs"].tolist()]
+    assert trees == list(row_model.generate("bäume", ROWS["bäume"]))
+    prices = row_model.generate("price", ROWS["price"])
+    np.testing.assert_allclose(raw_exports["price"]["outputs"], prices, atol=1e-4)
 
 
 @on_tensorflow
@@ -171,6 +230,20 @@ def test_what_is_beside_the_model(model, array_exports, raw_exports, folder):
 
 
 @on_tensorflow
+def test_what_makes_the_arrays_is_beside_the_model(row_model, raw_exports, folder):
+    about = json.loads((folder / "bäume" / "export.json").read_text())
+    names = {"größe": "input_0", "words": "input_1", "given": "input_2"}
+    assert about["inputs"] == names and about["task"] == "bäume"
+    found = json.loads((folder / "bäume" / "preprocessors.json").read_text())
+    scaled = {"size": 1, "mean": [2.0], "scale": [3.0], "logarithm": False}
+    assert found["größe"] == {"class": "NumberPreprocessor", "config": scaled}
+    # The vocabulary is a file of its own.
+    assert found["words"] == {"class": "TextPreprocessor", "config": {"max_length": None}}
+    trees = row_model.tasks["bäume"].targets.preprocessor
+    assert found["targets"]["config"] == trees.get_config()
+
+
+@on_tensorflow
 def test_parts_and_later_training(tmp_path):
     text = kmm.layers.TextModality(11, HIDDEN_DIM)
     size = kmm.layers.NumberModality(
@@ -213,8 +286,14 @@ def test_errors(model, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="`input_length` must be given .*'parse'.*=None"):
         export("parse", tmp_path, "litert")
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="`path` must be a folder, .*file', a file"):
-        export("digits", tmp_path / "file")
+    for path in (tmp_path / "file", tmp_path / "file" / "in"):
+        with pytest.raises(ValueError, match=f"`path` must be a folder, .*{path}', a file"):
+            export("digits", path)
+    for path in ("", None, 3):
+        with pytest.raises(ValueError, match=f"`path` must be the path .*Received: path={path!r}"):
+            export("digits", path)
+    with pytest.raises(ValueError, match=r"`task` must be one of .*Received: task=\['digits'\]"):
+        export(["digits"], tmp_path)
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "keras-multimodel\[export\]"'):
         export("digits", tmp_path, "onnx")
@@ -237,12 +316,41 @@ def test_what_other_runtimes_cannot_express(tmp_path):
     for form, lengths in (("litert", {"input_length": 8}), ("onnx", {})):
         if form == "onnx":
             pytest.importorskip("tf2onnx")
+        (tmp_path / "export.json").write_text("{}")  # of an export that is replaced
         with pytest.raises(ValueError, match=f"'topic' must consist of operations that '{form}'"):
             bits.export_task("topic", tmp_path, form, **lengths)
+        assert not (tmp_path / "export.json").exists()
     small = build(make_tasks("topic"), num_encoder_blocks=1)
     small.quantize("int8")
     with pytest.raises(ValueError, match='must be "saved_model" unless.*format=.litert.*: int8'):
         small.export_task("topic", tmp_path, "litert", input_length=8)
+
+
+@on_tensorflow
+def test_the_server_takes_rows_and_arrays(
+    row_model, raw_exports, array_exports, folder, monkeypatch
+):
+    pytest.importorskip("fastapi", reason="the example of a server needs FastAPI and uvicorn")
+    pytest.importorskip("uvicorn", reason="the example of a server needs uvicorn")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    load = importlib.import_module("serve_export").load
+    for name, batch in BATCHES.items():
+        rows = [dict(zip(batch, row)) for row in zip(*batch.values())]
+        if name == "price":
+            rows = [{**row, "picture": {"b64": _base64(row["picture"])}} for row in rows]
+        task, answer = load(folder / name)
+        assert task == name
+        found = json.loads(json.dumps(answer(rows)))
+        if name == "bäume":
+            assert found == list(row_model.generate(name, ROWS[name]))
+        else:
+            np.testing.assert_allclose(found, row_model.generate(name, ROWS[name]), atol=1e-4)
+    answer = load(folder / "text_saved_model")[1]
+    ids = answer([[5, 6, 1], [7, 1, 0]])
+    assert [len(row) for row in ids] == [14, 14]
+    assert answer([{"inputs": [5, 6, 1]}, {"inputs": [7, 1, 0]}]) == ids
+    with pytest.raises(ValueError, match="must hold a SavedModel. Received: .*litert"):
+        load(folder / "text_litert")
 
 
 @on_tensorflow
@@ -275,7 +383,9 @@ def test_the_server_answers(model, raw_exports, folder, monkeypatch):
         files = [{"b64": _base64(file)} for file in RAW["digits"]]
         assert call("digits", {"instances": files}) == model.generate("digits", RAW["digits"])
         long = {"instances": ["the file " * 9]}
-        for task, body, code in (("no", long, 404), ("digits", {}, 400), ("text", long, 400)):
+        one = {"instances": "the file"}
+        bad = (("no", long, 404), ("digits", {}, 400), ("text", one, 400), ("text", long, 400))
+        for task, body, code in bad:
             with pytest.raises(urllib.error.HTTPError) as error:
                 call(task, body)
             assert error.value.code == code

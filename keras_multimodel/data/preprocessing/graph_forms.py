@@ -53,17 +53,22 @@ class GraphForm(tf.Module):
         """Maps raw examples `(batch, *raw_spec.shape)` to the array of a net, padded with zeros."""
         raise NotImplementedError(f"`{type(self).__name__}` must implement `read`.")
 
-    def write(self, predictions: tf.Tensor, raw: tf.Tensor | None) -> tf.Tensor:
+    def write(self, predictions: tf.Tensor, raw: Nested) -> tf.Tensor:
         """Maps predictions, `(batch,)` or ids `(batch, length)`, to their raw form.
 
         Args:
             predictions: what `ModalityNet.prediction` returns, or the ids of sequences, padded.
-            raw: the raw inputs; None where the exported model reads arrays.
+            raw: the raw inputs, or arrays, as the exported model takes them; of a row with parts a
+                dict of these.
         """
         return predictions
 
-    def constraint_state(self, raw: tf.Tensor) -> Nested | None:
-        """Returns the state of the preprocessor's constraint for raw inputs, or None without."""
+    def constraint_state(self, raw: Nested) -> Nested | None:
+        """Returns the state of the preprocessor's constraint for raw inputs, or None without.
+
+        Args:
+            raw: as for `write`.
+        """
         return None
 
 
@@ -100,7 +105,7 @@ class MappedForm(GraphForm):
         arrays = tf.map_fn(self._function, raw, fn_output_signature=self._spec)
         return arrays.to_tensor() if isinstance(arrays, tf.RaggedTensor) else arrays
 
-    def write(self, predictions: tf.Tensor, raw: tf.Tensor | None) -> tf.Tensor:
+    def write(self, predictions: tf.Tensor, raw: Nested) -> tf.Tensor:
         return predictions if self._write is None else self._write(predictions)
 
 
@@ -129,7 +134,7 @@ class SentencePieceForm(GraphForm):
         ends = tf.fill([tf.shape(raw)[0], 1], _END_ID)
         return tf.concat([ids, ends], axis=1).to_tensor()
 
-    def write(self, predictions: tf.Tensor, raw: tf.Tensor | None) -> tf.Tensor:
+    def write(self, predictions: tf.Tensor, raw: Nested) -> tf.Tensor:
         kept = tf.ragged.boolean_mask(predictions, _before_end(predictions))
         return self.tokenizer.detokenize(kept)
 
@@ -145,17 +150,18 @@ class TreeForm(GraphForm):
     def __init__(self, symbols: list[str], constraint: TreeConstraint):
         super().__init__()
         self._constraint = constraint
-        kinds = [symbol[0] if symbol[0] in "()" else "" for symbol in symbols]
-        texts = {"(": " {}", ")": ")", "": " ({} "}
-        pieces = [texts[kind].format(symbol) for kind, symbol in zip(kinds, symbols)]
+        texts = {"(": " {}", ")": ")"}
+        pieces = [texts.get(symbol[:1], " ({} ").format(symbol) for symbol in symbols]
         self._pieces = ["", "", "", *pieces]
-        self._is_tag = [False, False, False, *(kind == "" for kind in kinds)]
+        tags = [not symbol.startswith(("(", ")")) for symbol in symbols]
+        self._is_tag = [False, False, False, *tags]
 
-    def write(self, predictions: tf.Tensor, raw: tf.Tensor | None) -> tf.Tensor:
-        if raw is None:
+    def write(self, predictions: tf.Tensor, raw: Nested) -> tf.Tensor:
+        text = _only_text(raw)
+        if text is None:
             return predictions
         # As `delinearize`: a word follows its tag, and closes it.
-        leaf = tf.strings.regex_replace(words_of(raw).to_tensor(""), r"\(", "-LRB-")
+        leaf = tf.strings.regex_replace(words_of(text).to_tensor(""), r"\(", "-LRB-")
         leaf = tf.strings.regex_replace(leaf, r"\)", "-RRB-")
         leaf = tf.strings.regex_replace(leaf, r"\\$", r"\\ ") + ")"
         is_tag = tf.gather(tf.constant(self._is_tag), predictions) & _before_end(predictions)
@@ -165,8 +171,11 @@ class TreeForm(GraphForm):
         pieces = tf.gather(tf.constant(self._pieces), predictions)
         return tf.strings.strip(tf.strings.reduce_join(pieces + leaf, axis=1))
 
-    def constraint_state(self, raw: tf.Tensor) -> Nested | None:
-        return self._constraint.state_of(tf.cast(words_of(raw).row_lengths(), tf.int32))
+    def constraint_state(self, raw: Nested) -> Nested | None:
+        text = _only_text(raw)
+        if text is None:
+            return None
+        return self._constraint.state_of(tf.cast(words_of(text).row_lengths(), tf.int32))
 
 
 class ImageForm(MappedForm):
@@ -207,6 +216,13 @@ def words_of(raw: tf.Tensor) -> tf.RaggedTensor:
     """Returns the words of texts `(batch,)`, split where Python's `str.split` splits."""
     spaced = tf.strings.regex_replace(raw, _SPACES, " ")
     return tf.strings.split(tf.strings.strip(spaced), " ")
+
+
+def _only_text(raw):
+    """Returns the one part of raw inputs that is text or files, or None."""
+    parts = raw.values() if isinstance(raw, dict) else [raw]
+    texts = [part for part in parts if part.dtype == tf.string]
+    return texts[0] if len(texts) == 1 else None
 
 
 def _before_end(ids):
