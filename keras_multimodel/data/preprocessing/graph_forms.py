@@ -221,7 +221,7 @@ def words_of(raw: tf.Tensor) -> tf.RaggedTensor:
 def _only_text(raw):
     """Returns the one part of raw inputs that is text or files, or None."""
     parts = raw.values() if isinstance(raw, dict) else [raw]
-    texts = [part for part in parts if part.dtype == tf.string]
+    texts = [part for part in parts if part is not None and part.dtype == tf.string]
     return texts[0] if len(texts) == 1 else None
 
 
@@ -235,7 +235,9 @@ def _decode_image(content):
     known = [tf.equal(tf.strings.substr(content, 0, len(head)), head) for head in (_PNG, _JPEG)]
     message = "inputs must be PNG or JPEG files"
     tf.debugging.Assert(known[0] | known[1], [message])
-    head = tf.io.decode_raw(tf.strings.substr(content, _PNG_DEPTH, 2), tf.uint8)
+    # Of a file that ends before, `substr` writes the bytes in its error, which are no UTF-8.
+    longer = tf.strings.join([content, tf.constant(bytes(_PNG_COLORS + 1))])
+    head = tf.io.decode_raw(tf.strings.substr(longer, _PNG_DEPTH, 2), tf.uint8)
     with_opacity = [head[1] == colors for colors in _PNG_WITH_OPACITY]
     # The opacity of a palette stands before the pixels.
     before = tf.strings.split(content, "IDAT")[0]

@@ -80,7 +80,11 @@ def test_trees():
     wanted = [trees.decode(row, text) for row, text in zip(ids, sentences)]
     assert [tree.decode() for tree in found] == wanted
     assert form.write(ids, None) is ids  # no sentence, no tree
-    state = form.constraint_state(tf.constant(sentences))
+    row = {"words": tf.constant(sentences), "size": tf.constant([1.0, 2.0, 3.0])}
+    assert [tree.decode() for tree in form.write(tf.constant(ids), row).numpy()] == wanted
+    two = {**row, "more": tf.constant(sentences)}
+    assert form.write(ids, two) is ids and form.constraint_state(two) is None
+    state = form.constraint_state(row)
     for key, value in trees.constraint().initial_state(sentences).items():
         np.testing.assert_array_equal(state[key], value)
 
@@ -115,8 +119,10 @@ def test_images():
 def test_a_file_that_is_no_image():
     gif = io.BytesIO()
     PIL.Image.new("L", (40, 40)).save(gif, "GIF")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="inputs must be PNG or JPEG files"):
-        read(data.ImagePreprocessor((8, 8)), [gif.getvalue()])
+    message = "inputs must be PNG or JPEG files"
+    for content, match in ((gif.getvalue(), message), (b"", message), (b"\x89PNG", "PNG")):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=match):
+            read(data.ImagePreprocessor((8, 8)), [content])
 
 
 def wav(samples, rate=8000):
