@@ -57,10 +57,10 @@ COLORS = {
 }
 # Center of each folder's box: what imports stands above what is imported.
 PLACES = {
-    "transfer": (1.2, 5.0),
-    "ablation": (8.45, 5.0),
-    "callbacks": (4.0, 5.0),
-    "tensor2tensor": (6.27, 5.0),
+    "transfer": (5.2, 5.0),
+    "ablation": (7.6, 5.0),
+    "callbacks": (2.6, 5.0),
+    "tensor2tensor": (9.6, 2.0),
     "datasets": (10.35, 5.0),
     "evaluation": (12.6, 5.0),
     "visualization": (1.2, 4.0),
