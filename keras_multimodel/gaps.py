@@ -15,7 +15,7 @@ def is_gap(raw: Any) -> bool:
         array = np.asarray(raw)
     except (TypeError, ValueError):
         return False  # no array, such as a ragged list
-    if array.dtype.kind == "f":
+    if array.dtype.kind in "fcmM":  # of times, NaT
         return bool(np.isnan(array).all())  # also of nothing
     if array.dtype.kind == "O" and array.ndim == 0:
         return bool(raw != raw) if type(raw).__name__ != "NAType" else True

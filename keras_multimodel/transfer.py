@@ -194,7 +194,8 @@ def measure(
         The matrix, of log-perplexities.
 
     Raises:
-        ValueError: a task is unknown, or there are fewer than two.
+        ValueError: a task is unknown or has no log-perplexity, as those of numbers, or there are
+            fewer than two different ones.
 
     Example:
 
@@ -218,10 +219,14 @@ def measure(
         little of it (Azorin et al. 2023, arXiv 2301.02873).
     """
     names = list(joint.tasks) if tasks is None else list(tasks)
-    if len(names) < 2 or not set(names) <= set(joint.tasks):
+    if not 2 <= len(set(names)) == len(names) or not set(names) <= set(joint.tasks):
         raise ValueError(
             f"`tasks` must be two or more of {list(joint.tasks)}. Received: tasks={names}"
         )
+    without = [name for name in names if not _has_log_perplexity(joint.tasks[name])]
+    if without:
+        expected = "`tasks` must write ids or classes, which have a log-perplexity"
+        raise ValueError(f"{expected}. Received: tasks={without}; see `kmm.ablation.Study`")
 
     def build(tasks):
         model = MultiModel(
@@ -243,3 +248,7 @@ def measure(
         version=[digest(b"".join(weights))],
     )
     return Matrix(study.run())
+
+
+def _has_log_perplexity(task) -> bool:
+    return any(getattr(x, "name", x) == "log_perplexity" for x in task.metrics())

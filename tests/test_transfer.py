@@ -97,12 +97,28 @@ def test_runs_start_from_the_joint_weights(joint, tmp_path):
     joint.weights[0].assign(before[0])
 
 
+def test_what_was_measured_in_some_variants_only_is_not_compared_with_others():
+    found = results({("a", "b"): 0.5})
+    rows = {row["variant"]: row for row in found.rows()}
+    assert "b difference" not in rows["b"] and "a difference" in rows["a + b"]
+    cells = {line.split(" | ")[0].strip("| "): line for line in found.markdown().splitlines()}
+    assert cells["b"].count("[") == 0 and cells["a + b"].count("[") == 1
+    assert len(found.plot().axes) == 3
+
+
 def test_bad_arguments(joint):
+    kind = joint.tasks["kind"]
+    number = kmm.layers.NumberModality(8)
+    numbers = joint.add_task(kmm.Task("size", kind.inputs, number))
     cases = {
         r"`tasks` must be two or more of \['copy', 'kind'\].*tasks=\['copy'\]": lambda: measure(
             joint, data, ["copy"]
         ),
         "`tasks` must .*'other'": lambda: measure(joint, data, ["copy", "other"]),
+        "`tasks` must be two .*'copy', 'copy'": lambda: measure(joint, data, ["copy", "copy"]),
+        r"`tasks` must write ids or classes.*tasks=\['size'\]": lambda: measure(
+            numbers, data, ["kind", "size"]
+        ),
         r"`results` must have variants .*variants=\['a'\]": lambda: Matrix(
             Results([record("a", 1, a=1.0)])
         ),

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_multimodel.argument_checks import made_folder
 from keras_multimodel.data.mixing.mixture import Mixture
 
 LIBRARIES = ("keras-multimodel", "keras", "numpy", "tensorflow", "jax", "torch")
@@ -95,12 +96,16 @@ def cached(path: pathlib.Path, run: Callable[[], dict[str, Any]]) -> dict[str, A
 
     Returns:
         The record.
+
+    Raises:
+        ValueError: the folder is a file.
     """
     if path.exists():
         return json.loads(path.read_text())
-    record = run()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made_folder("folder", path.parent)
     part = path.with_suffix(".part")
+    part.touch()  # a folder without right to write must not cost a run
+    record = run()
     part.write_text(json.dumps(record, indent=1) + "\n")
     os.replace(part, path)
     return record

@@ -82,7 +82,7 @@ class Results:
         files = sorted(pathlib.Path(folder).glob("*.json"))
         if not files:
             raise ValueError(f"`folder` must hold runs. Received: folder={str(folder)!r}")
-        return cls([json.loads(file.read_text()) for file in files], reference, confidence)
+        return cls([_read(file) for file in files], reference, confidence)
 
     def values(self, variant: str, metric: str) -> list[float]:
         """Returns a metric of a variant, a number for each seed, in the order of the seeds."""
@@ -194,9 +194,11 @@ class Results:
         return figure
 
     def _draw(self, axis, place, variant, metric):
-        found = self.difference(variant, metric)
         one, two = self._by_seed(variant, metric), self._by_seed(self.reference, metric)
         seeds = [one[seed] - two[seed] for seed in sorted(set(one) & set(two))]
+        if not seeds:
+            return
+        found = self.difference(variant, metric)
         axis.plot(seeds, [place] * len(seeds), ".", color="silver", zorder=1)
         half = found.high - found.mean if np.isfinite(found.high) else 0.0
         clear = found.verdict != "cannot tell"
@@ -209,7 +211,7 @@ class Results:
         for metric in self.metrics:
             values = self.values(variant, metric)
             row[metric] = float(np.mean(values)) if values else float("nan")
-            if variant != self.reference and values:
+            if self._is_compared(variant, metric):
                 found = self.difference(variant, metric)
                 row[f"{metric} difference"] = found.mean
                 row[f"{metric} low"], row[f"{metric} high"] = found.low, found.high
@@ -220,12 +222,17 @@ class Results:
         if not values:
             return ""
         mean = f"{np.mean(values):.3f}"
-        if variant == self.reference:
+        if not self._is_compared(variant, metric):
             return mean
         found = self.difference(variant, metric)
         if found.count < 2:
             return f"{mean} ({found.mean:+.3f})"
         return f"{mean} ({found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}])"
+
+    def _is_compared(self, variant, metric) -> bool:
+        """Returns whether a variant has runs to compare with those of the reference."""
+        one, two = (self._by_seed(name, metric) for name in (variant, self.reference))
+        return variant != self.reference and bool(set(one) & set(two))
 
     def _by_seed(self, variant, metric) -> dict[int, float]:
         one_of("variant", variant, self.variants)
@@ -238,3 +245,14 @@ class Results:
 
     def _metric(self, metric) -> str:
         return one_of("metric", metric, self.metrics)
+
+
+def _read(file: pathlib.Path) -> dict[str, Any]:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(record["configuration"], dict) and isinstance(record["metrics"], dict):
+            return record
+    except (KeyError, TypeError, ValueError):  # broken JSON, or that of somebody else
+        pass
+    expected = "`folder` must hold nothing but runs of a study in its JSON files"
+    raise ValueError(f"{expected}. Received: {str(file)!r}")

@@ -65,8 +65,8 @@ class Study:
             `kmm.callbacks.TensorBoardLog`.
 
     Raises:
-        ValueError: an argument is out of range, `data` has no two or three parts, or no width
-            matches the reference.
+        ValueError: an argument is out of range, `data` has no two or three parts, `logger` has no
+            `log`, or no width matches the reference. At the first run: `folder` is a file.
 
     Example:
 
@@ -109,12 +109,20 @@ class Study:
     ):
         if not variants:
             raise ValueError(f"`variants` must not be empty. Received: variants={variants}")
+        if not isinstance(variants, Mapping) or not all(
+            isinstance(arguments, Mapping) for arguments in variants.values()
+        ):
+            expected = "`variants` must map names to dicts of arguments"
+            raise ValueError(f"{expected}. Received: variants={variants!r}")
+        if logger is not None and not callable(getattr(logger, "log", None)):
+            raise ValueError(f"`logger` must have a method `log`. Received: logger={logger!r}")
         if match is not None:
             one_of("match", match, MATCHES)
         self.build = build
         self.data = data if callable(data) else _fixed_parts(data)
         self.variants = {name: dict(arguments) for name, arguments in variants.items()}
         self.seeds = _seeds(seeds)
+        metrics = [metrics] if isinstance(metrics, str) else metrics
         self.metrics = metrics if callable(metrics) else list(metrics)
         self.fit = fit if callable(fit) else dict(fit or {})
         self.match = match

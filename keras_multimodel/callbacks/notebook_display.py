@@ -2,6 +2,7 @@
 
 import base64
 import html
+import importlib
 import io
 import sys
 from typing import Any
@@ -23,6 +24,8 @@ class NotebookDisplay:
     """One output cell that training updates in place. A saved notebook shows its last state."""
 
     def __init__(self):
+        # Not at the top: outside of notebooks it need not be installed.
+        self._display: Any = importlib.import_module("IPython").display.display
         self._handle: Any = None
         self._table = ""
         self._text = ""
@@ -53,8 +56,7 @@ class NotebookDisplay:
     def _show(self, markup, line):
         content = {"text/html": markup, "text/plain": f"{line}\n{self._text}".strip()}
         if self._handle is None:
-            display = sys.modules["IPython"].display.display
-            self._handle = display(content, raw=True, display_id=True)
+            self._handle = self._display(content, raw=True, display_id=True)
         else:
             self._handle.update(content, raw=True)
 

@@ -43,7 +43,7 @@ class TaskRecords:
                 past.append(float(logs.get(key, math.nan)))
         self.epochs.append(epoch)
         for key, value in logs.items():
-            better = _BETTER.get(direction(key) or "")
+            better = None if math.isnan(value) else _BETTER.get(direction(key) or "")
             if better and (key not in self.best or better(value, self.best[key][0])):
                 self.best[key] = value, epoch
 
@@ -55,6 +55,11 @@ class TaskRecords:
             values = [f"{self._last(key):.2f}" for key in keys if not math.isnan(self._last(key))]
             found += [f"{task} {'/'.join(values)}"] if values else []
         return f"{_MAIN}: {', '.join(found)}" if found else ""
+
+    def curve(self) -> str:
+        """Returns the measure of learning curves: the log-perplexity if all tasks have one."""
+        every = all(self._keys(task, _MAIN)[0] in self.history for task in self.tasks)
+        return _MAIN if every else "loss"
 
     def rows(self) -> list[list[str]]:
         """Returns the cells of the table, the head first."""
@@ -129,7 +134,10 @@ class TaskRecords:
         value = self._last(key)
         if math.isnan(value):
             return ""
-        return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
+        if abs(value) >= 100:
+            return f"{value:.4g}"
+        # Errors of numbers in small units would all be 0.000.
+        return f"{value:.3f}" if abs(value) >= 0.001 or not value else f"{value:.2g}"
 
     def _last(self, key):
         return self.history.get(key, [math.nan])[-1]

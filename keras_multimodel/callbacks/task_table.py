@@ -40,6 +40,7 @@ class TaskTable(keras.callbacks.ProgbarLogger):
     Raises:
         ValueError: `display` is unknown or `width` is not a positive integer. At the start of
             training: the model is not a `MultiModel`.
+        ModuleNotFoundError: `display` is `"notebook"` outside of one, without IPython.
 
     Example:
 
@@ -122,7 +123,7 @@ class TaskTable(keras.callbacks.ProgbarLogger):
     def _figure(self):
         if not self.curves or len(self.records.epochs) < 2:
             return None
-        return plot_learning_curves(self.records.history, self.records.tasks)
+        return plot_learning_curves(self.records.history, self.records.tasks, self.records.curve())
 
     def _line(self, epoch, losses):
         """Returns epoch, steps, time and loss, as Keras writes them."""

@@ -40,7 +40,10 @@ def read_table(source: Any, folder: str | Path | None = None) -> RawTable:
 
 
 def _from_frame(frame, folder):
-    values = {str(name): frame[name].tolist() for name in frame.columns}
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`source` must have different columns. Received: {names}")
+    values = {name: frame.iloc[:, i].tolist() for i, name in enumerate(names)}
     return _checked(values, folder, [f"row {index}" for index in frame.index])
 
 
@@ -66,19 +69,24 @@ def _read_delimited(path, folder):
     if delimiter is None or not path.is_file():
         expected = f"`source` must be a file that ends in {', '.join(_DELIMITERS)} or .parquet"
         raise ValueError(f"{expected}. Received: source={str(path)!r}")
+    cells, places, problems = [], [], []
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
-        header = next(reader, [])
-        if len(set(header)) < len(header):
-            raise ValueError(f"`source` must have different columns. Received: {header}")
-        cells, places, problems = [], [], []
-        for row in reader:
-            if not row:
-                continue
-            number = len(row)
-            wrong = f"a row must have {len(header)} columns. Received: {number}"
-            problems.append("" if number == len(header) else f"missing column: {wrong}")
-            cells.append((row + [""] * len(header))[: len(header)])
-            places.append(f"{path}:{reader.line_num}")
+        try:
+            header = next(reader, [])
+            for row in reader:
+                if not row:
+                    continue
+                number = len(row)
+                wrong = f"a row must have {len(header)} columns. Received: {number}"
+                problems.append("" if number == len(header) else f"missing column: {wrong}")
+                cells.append((row + [""] * len(header))[: len(header)])
+                places.append(f"{path}:{reader.line_num}")
+        except (UnicodeDecodeError, csv.Error) as error:
+            expected = "`source` must be a table in UTF-8"
+            received = f"{path}, behind line {reader.line_num} ({error})"
+            raise ValueError(f"{expected}. Received: {received}") from error
+    if len(set(header)) < len(header):
+        raise ValueError(f"`source` must have different columns. Received: {header}")
     columns = {name: [row[i] for row in cells] for i, name in enumerate(header)}
     return _checked(columns, folder, places, problems)

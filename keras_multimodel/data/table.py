@@ -67,8 +67,9 @@ class Table:
             expected = f"`logarithm` must be columns of numbers or series, of {numeric}"
             raise ValueError(f"{expected}. Received: logarithm={logarithm!r}")
         found: dict[str, Preprocessor] = {}
+        widths = self._widths()
         for column, kind in self.columns.items():
-            known = self._known(column)
+            known = self._known(column, widths)
             if not known:
                 expected = f"Column {column!r} must have a value in some row"
                 raise ValueError(f"{expected}. Received: {len(self)} rows without")
@@ -111,7 +112,7 @@ class Table:
             expected = f"`targets` must have a value in some row: {list(targets)}"
             raise ValueError(f"{expected}. Received: {len(self)} rows without")
         columns = {"inputs": list(inputs), "targets": list(targets)}
-        widths = {c: self._channels(c) for c, kind in self.columns.items() if kind == "series"}
+        widths = self._widths()
 
         def rows() -> Iterator[dict]:
             for i in kept:
@@ -141,15 +142,17 @@ class Table:
     def _has(self, i, column):
         return bool(self.raw.problems[i]) or not is_gap(self.raw.values[column][i])
 
-    def _known(self, column) -> list[Any]:
+    def _known(self, column, widths) -> list[Any]:
         """Returns the values of a column that are there and of its kind."""
-        cells = [self._cell(i, column, {}, read=False) for i in range(len(self))]
+        cells = [self._cell(i, column, widths, read=False) for i in range(len(self))]
         values = zip(self.raw.values[column], cells)
         return [cell for raw, (cell, problem) in values if not is_gap(raw) and not problem]
 
-    def _channels(self, column):
-        known = self._known(column)
-        return known[0].shape[1] if known else 1
+    def _widths(self) -> dict[str, int]:
+        """Returns the channels of each column of series, by its first one."""
+        series = [column for column, kind in self.columns.items() if kind == "series"]
+        known = {column: self._known(column, {}) for column in series}
+        return {column: found[0].shape[1] if found else 1 for column, found in known.items()}
 
     def _cell(self, i, column, widths, read=True) -> tuple[Any, str]:
         """Returns a value as a data set has it, and what is wrong with it or `""`."""
@@ -162,7 +165,11 @@ class Table:
         try:
             if kind in ("image", "audio"):
                 return _content(raw, self.raw.folder) if read else "file", ""
-            return _CONVERSIONS[kind](raw), ""
+            value = _CONVERSIONS[kind](raw)
+            if kind == "series" and value.shape[1] != widths.get(column, value.shape[1]):
+                width = widths[column]
+                raise ValueError(f"it has {value.shape[1]} channels, the first one {width}")
+            return value, ""
         except (TypeError, ValueError, OSError) as error:
             reason = "unreadable" if isinstance(error, OSError) else f"no {kind}"
             message = f"`{column}` must be {_EXPECTED[kind]}. Received: {_short(raw)} ({error})"
@@ -287,30 +294,41 @@ def _content(raw, folder):
     if isinstance(raw, str | Path):
         return read_regular(folder / raw, _MAX_BYTES)
     pixels = np.asarray(raw)
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
-        raise ValueError("an array of pixels has the dtype uint8 and 2 or 3 axes")
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or not 0 < channels < 5:
+        raise ValueError("an array of pixels has the dtype uint8, 2 or 3 axes, 1 to 4 channels")
     return tf.io.encode_png(pixels if pixels.ndim == 3 else pixels[..., None]).numpy()
 
 
 def _number(raw):
-    return np.float64(raw)
+    number = np.float64(raw)
+    if np.isinf(number):
+        raise ValueError("it is not finite")
+    return number
 
 
 def _text(raw):
     if isinstance(raw, bytes):
         return raw.decode("utf-8")
+    if isinstance(raw, list | tuple | dict | set | np.ndarray):
+        raise ValueError(f"it is a {type(raw).__name__}")
     # 3.0 is how a column of integers with gaps reads.
-    return str(int(raw)) if isinstance(raw, float) and raw.is_integer() else str(raw)
+    is_float = isinstance(raw, float | np.floating)
+    return str(int(raw)) if is_float and float(raw).is_integer() else str(raw)
 
 
 def _labels(raw):
-    return raw if isinstance(raw, str) else _SEPARATOR.join(map(str, raw))
+    if isinstance(raw, str | bytes):
+        return _text(raw)
+    return _SEPARATOR.join(map(_text, raw))
 
 
 def _series(raw):
     steps = np.asarray(json.loads(raw) if isinstance(raw, str) else list(raw), "float32")
     if steps.ndim not in (1, 2):
         raise ValueError(f"it has {steps.ndim} axes")
+    if np.isinf(steps).any():
+        raise ValueError("it is not finite")
     return steps[:, None] if steps.ndim == 1 else steps
 
 

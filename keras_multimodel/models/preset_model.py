@@ -37,8 +37,8 @@ class PresetModel(keras.Model):
                 the tasks.
 
         Raises:
-            ValueError: `folder` is a file, `dtype` is neither of the two, or a weight is too large
-                for it.
+            ValueError: `folder` is a file, `dtype` is neither of the two, `card` is no text, or a
+                weight is too large for `dtype`.
 
         Example:
 
@@ -50,6 +50,8 @@ class PresetModel(keras.Model):
         ```
         """
         one_of("dtype", dtype, ("float32", "float16"))
+        if card is not None and not isinstance(card, str):
+            raise ValueError(f"`card` must be Markdown, or None. Received: card={card!r}")
         arrays = []
         for weight in _weights_of_layers(self):
             array = keras.ops.convert_to_numpy(weight)
@@ -60,6 +62,8 @@ class PresetModel(keras.Model):
                     expected = f"`dtype` must hold the values of `{weight.path}`"
                     largest = float(np.abs(given).max())
                     raise ValueError(f"{expected}, up to {largest:g}. Received: dtype={dtype!r}")
+            elif array.dtype == "bfloat16":  # which files of NumPy do not know
+                array = array.astype("float32")
             arrays.append(array)
         config = {
             "format": _PRESET_FORMAT,

@@ -152,20 +152,20 @@ def check_values(tasks: dict[str, Task], x: dict, y: dict | None = None) -> None
     """
     for argument, value, net in _parts(tasks, x, y):
         value = np.asarray(value)
-        if keras.backend.is_float_dtype(value.dtype.name) and not net.nan_is_gap:
-            with np.errstate(over="ignore"):
-                broken = np.argwhere(~np.isfinite(value.astype("float32")))
-            if broken.size:
+        if keras.backend.is_float_dtype(value.dtype.name):
+            with np.errstate(over="ignore"):  # in float64, 1e300 is finite
+                numbers = value.astype("float32")
+            if net.nan_is_gap and np.isinf(numbers).any():
+                wrong = value[np.isinf(numbers)]
+                raise ValueError(_infinite_message(argument) + str(wrong[0]))
+            broken = np.argwhere(~np.isfinite(numbers))
+            if broken.size and not net.nan_is_gap:
                 raise ValueError(_finite_message(argument) + str(int(broken[0, 0])))
         size = net.num_ids
         if size is not None:
             wrong = value[(value < _least(argument, net)) | (value >= size)]
             if wrong.size:
                 raise ValueError(_range_message(argument, size) + str(int(wrong.ravel()[0])))
-        if net.nan_is_gap:
-            wrong = value[np.isinf(value)]
-            if wrong.size:
-                raise ValueError(_infinite_message(argument) + str(wrong.ravel()[0]))
 
 
 def check_data(tasks: dict[str, Task], x: Any, y: Any = None, argument: str = "x") -> Any:

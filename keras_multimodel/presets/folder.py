@@ -74,8 +74,8 @@ def read_preset(preset: str | os.PathLike) -> tuple[dict[str, Any], list[np.ndar
     Raises:
         ValueError: there is no such preset, or a file of it is missing or changed.
     """
-    path = SHIPPED / preset if preset in names() else Path(preset)
     try:
+        path = SHIPPED / preset if preset in names() else Path(preset)
         checksums = json.loads(read_regular(path / CHECKSUMS, _MOST_CHECKSUMS))
         content = read_regular(path / CONFIG, _MOST_CONFIG)
         with open_regular(path / WEIGHTS) as file:

@@ -57,7 +57,8 @@ def plot_learning_curves(
         axis.xaxis.get_major_locator().set_params(integer=True)
     figure.supxlabel("step" if steps_per_epoch else "epoch", fontsize="medium")
     figure.supylabel(metric, fontsize="medium")
-    axes.flat[0].legend()
+    shown = next(place for place, lines in enumerate(curves.values()) if lines)
+    axes.flat[shown].legend()
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -129,10 +130,14 @@ def plot_similarity(similarity: Similarity | Mapping[str, Similarity]) -> Figure
     figure = kmm.visualization.plot_similarity(found)
     ```
     """
-    panels = {"": similarity} if isinstance(similarity, Similarity) else dict(similarity)
-    if not panels or not all(isinstance(x, Similarity) for x in panels.values()):
+    given: Any = {"": similarity} if isinstance(similarity, Similarity) else similarity
+    panels: dict[str, Similarity] = dict(given) if isinstance(given, Mapping) else {}
+    are_found = all(isinstance(found, Similarity) for found in panels.values())
+    # No tasks are alike in a layer that got no tokens.
+    panels = {title: found for title, found in panels.items() if are_found and found.names}
+    if not panels:
         raise ValueError(
-            "`similarity` must be a Similarity, or a dict of at least one. "
+            "`similarity` must be a Similarity of some tasks, or a dict of at least one. "
             f"Received: similarity={similarity!r}"
         )
     sizes = [max(3, len(found.names)) for found in panels.values()]
@@ -168,6 +173,6 @@ def _draw(figure, axis, title, found):
 
 def _overlap(counts) -> Similarity:
     shares = {task: tokens / tokens.sum() for task, tokens in counts.items() if tokens.any()}
-    rows = np.array(list(shares.values())).reshape(len(shares), -1)
+    rows = np.array([*shares.values()]) if shares else np.zeros((0, 1))
     values = np.minimum(rows[:, None], rows[None]).sum(axis=-1)
     return Similarity(list(shares), values, measure="share of tokens at the same experts")

@@ -84,3 +84,7 @@ def test_bad_arguments(tmp_path):
     for message, call in cases.items():
         with pytest.raises(ValueError, match=message):
             call()
+    for content in ("{", "[]", "{}", '{"configuration": 3, "metrics": {}}'):
+        (tmp_path / "other.json").write_text(content)
+        with pytest.raises(ValueError, match="`folder` must hold nothing but runs .*other.json"):
+            Results.read(tmp_path)

@@ -201,6 +201,21 @@ def test_layers_that_are_used_twice_are_refused():
         Study(shared, DATA, {"one": {}, "two": {}}, 1, ["loss"]).run()
 
 
+def test_a_folder_that_is_a_file_costs_no_run(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    def fit(model, train, validation, callbacks, folder):
+        raise AssertionError("a run has begun")
+
+    for path in (tmp_path / "file", tmp_path / "file" / "in"):
+        with pytest.raises(ValueError, match="`folder` must be a folder, or not exist yet"):
+            study(folder=path, fit=fit, seeds=1).run()
+
+
+def test_one_metric_is_a_list_of_one():
+    assert study(metrics="mae").metrics == ["mae"]
+
+
 def test_bad_arguments():
     ids = tf.data.Dataset.from_tensor_slices({"inputs": [[1, 2]], "targets": [[1, 2]]})
     mixture = kmm.data.mix({"copy": ids}, batch_size=1)
@@ -208,6 +223,9 @@ def test_bad_arguments():
         r"`variants` must not be empty. Received: variants=\{\}": {"variants": {}},
         "`seeds` must be a positive integer. Received: seeds=0": {"seeds": 0},
         r"`seeds` must be different. Received: seeds=\[1, 1\]": {"seeds": [1, 1]},
+        r"`variants` must map names .*variants=\['one'\]": {"variants": ["one"]},
+        r"`variants` must map names .*variants=\{'one': None\}": {"variants": {"one": None}},
+        "`logger` must have a method `log`. Received: logger=3": {"logger": 3},
         "`match` must be one of .*match='size'": {"match": "size"},
         r"`data` must be \(train, held_out\) .* Received: tuple of 1": {"data": (DATA[0],)},
         "`data` must be a function .*Received: a mixture": {"data": (mixture, mixture)},

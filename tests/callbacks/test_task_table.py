@@ -57,6 +57,24 @@ def test_training_decides_where_there_is_no_validation():
     assert records.note() == "epoch 2: * best so far"
 
 
+def test_a_task_without_a_number_in_the_first_epoch_has_a_best():
+    records = records_of("a", {"a_loss": math.nan}, {"a_loss": 2.0}, {"a_loss": 3.0})
+    assert records.best == {"a_loss": (2.0, 1)}
+
+
+def test_numbers_of_all_sizes():
+    sizes = (0.0, 4.2e-5, 0.0012, 12.0, 123456.0)
+    shown = [records_of("a", {"a_loss": x}).rows()[1][1].strip("* ") for x in sizes]
+    assert shown == ["0.000", "4.2e-05", "0.001", "12.000", "1.235e+05"]
+
+
+def test_learning_curves_are_of_a_measure_that_each_task_has():
+    assert records_of("ab", logs_of("ab", 2.0)).curve() == "log_perplexity"
+    numbers = {"a_loss": 1.0, "a_log_perplexity": 1.0, "b_loss": 1.0, "b_r_squared": 0.5}
+    assert records_of("ab", numbers).curve() == "loss"
+    assert records_of("b", {"loss": 1.0, "r_squared": 0.5}).curve() == "loss"
+
+
 def test_epochs_between_two_validations_have_none():
     records = records_of("a", logs_of("a", 2.0), logs_of("a", 1.0, False))
     assert records.rows()[1][1] == "1.000 /      - "
@@ -198,11 +216,14 @@ def test_in_a_notebook_one_output_is_updated(model, capsys, monkeypatch, curves)
     assert "log_perplexity" in last["text/plain"]
 
 
-def test_bad_arguments():
+def test_bad_arguments(model, monkeypatch):
     with pytest.raises(ValueError, match="`display` must be one of .*display='html'"):
         TaskTable(display="html")
     with pytest.raises(ValueError, match="`width` must be .*width=0"):
         TaskTable(width=0)
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    with pytest.raises(ModuleNotFoundError, match="IPython"):  # not after the first epoch
+        play(TaskTable(display="notebook"), model)
     plain = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="`model` must be a MultiModel.*type Sequential"):
         play(TaskTable(), plain)

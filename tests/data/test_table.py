@@ -160,6 +160,35 @@ def test_other_kinds_of_columns():
     assert found["steps"].mean == [3.0]
 
 
+def test_a_bad_cell_of_any_kind_has_a_reason():
+    cells = {
+        "steps": ("series", [[1.0, 2.0], [[1, 2]], [1.0, float("inf")], 3.0, [[[1]]]]),
+        "size": ("number", [1.0, "inf", [1, 2], "x", 2j]),
+        "title": ("text", ["hat", ["hat"], {"a": 1}, b"\xff", np.array(["a"])]),
+        "tags": ("labels", [b"a|b", [["a"]], 3, b"\xff", [b"\xff"]]),
+        "photo": ("image", [png(0), np.zeros((2, 2, 5), "uint8"), "gone", 3, np.zeros((2, 2))]),
+    }
+    for column, (kind, values) in cells.items():
+        table = kmm.data.table({column: values, "y": [1.0] * 5}, {column: kind, "y": "number"})
+        problems = [x["problem"].numpy().decode() for x in table.dataset([column], ["y"])]
+        assert problems[0] == ""
+        for problem in problems[1:]:
+            assert f"`{column}` must be " in problem, (column, problem)
+    rows = kmm.data.table(
+        {k: v for k, (_, v) in cells.items()}, {k: v[0] for k, v in cells.items()}
+    )
+    found = rows.preprocessors()  # of what is known
+    assert found["steps"].mean == [1.5] and found["size"].mean == [1.0]
+    assert found["tags"].names == ["a", "b"]
+
+
+def test_gaps_and_names_of_other_types():
+    gaps = [np.datetime64("NaT"), np.timedelta64("NaT"), np.float32("nan"), complex("nan")]
+    assert all(map(kmm.gaps.is_gap, gaps)) and not kmm.gaps.is_gap(np.datetime64("2020-01-01"))
+    rows = kmm.data.table({"kind": [np.float32(3), 3, 3.0, "3"]}, {"kind": "category"})
+    assert rows.preprocessors()["kind"].names == ["3"]
+
+
 @pytest.mark.parametrize(
     "cells, message",
     [
@@ -183,6 +212,20 @@ def test_a_bad_cell_is_a_bad_example(cells, message):
     data = kmm.data.rows_to_tasks(kmm.data.table(bad, COLUMNS), tasks)
     with pytest.raises(tf.errors.OpError, match=f"example 0 of product, row 0.*{message}"):
         list(data["product"])
+
+
+def test_files_and_frames_that_are_no_tables(tmp_path):
+    path = tmp_path / "shop.csv"
+    path.write_bytes("title\nhat\nGröße\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="`source` must be a table in UTF-8.*shop.csv, behind"):
+        kmm.data.table(path, {"title": "text"})
+    path.write_text(f"title\n{'x' * 200_000}\n")
+    with pytest.raises(ValueError, match="`source` must be a table .*field larger"):
+        kmm.data.table(path, {"title": "text"})
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([["a", "b"]], columns=["title", "title"])
+    with pytest.raises(ValueError, match="must have different columns. Received: .'title', 'title"):
+        kmm.data.table(frame, {"title": "text"})
 
 
 def test_a_short_row_is_a_bad_example(tmp_path):

@@ -14,6 +14,7 @@ from keras_multimodel.layers import (
     SeriesModality,
 )
 from keras_multimodel.models import training
+from keras_multimodel.models.validation import check_values
 from tests.models.small_models import HIDDEN_DIM, build, make_batch
 
 NAN = float("nan")
@@ -139,3 +140,11 @@ def test_adapters_of_these_nets_survive_a_file(quantized, tmp_path):
     for name, outputs in model(x, training=False).items():
         ours, theirs = (ops.convert_to_numpy(y) for y in (outputs, loaded(x, training=False)[name]))
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_number_that_float32_cannot_hold_is_refused():
+    number = NumberModality(8)
+    tasks = {"size": Task("size", number, number)}
+    check_values(tasks, {"size": {"inputs": np.array([[np.nan], [1e30]])}})
+    with pytest.raises(ValueError, match=r"or NaN for a gap. Received: 1e\+300"):
+        check_values(tasks, {"size": {"inputs": np.array([[np.nan], [1e300]])}})

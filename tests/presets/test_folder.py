@@ -140,6 +140,32 @@ def test_other_folders(model, tmp_path):
         model.save_to_preset(tmp_path / "file")
     with pytest.raises(ValueError, match="`dtype` must be one of .*dtype='int8'"):
         model.save_to_preset(tmp_path / "new", dtype="int8")
+    with pytest.raises(ValueError, match="`card` must be Markdown, or None. Received: card=3"):
+        model.save_to_preset(tmp_path / "new", card=3)
+    with pytest.raises(ValueError, match="`folder` must be the path of a folder.*folder=None"):
+        model.save_to_preset(None)
+    for preset in (None, 3):
+        with pytest.raises(ValueError, match=f"`preset` must be a whole.*preset='{preset}'"):
+            kmm.MultiModel.from_preset(preset)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_vectors_of_bfloat16(tmp_path):
+    text = kmm.layers.TextModality(7, 8, dtype="bfloat16")
+    tasks = [kmm.Task("copy", text, text)]
+    small = {"num_encoder_blocks": 0, "num_mixer_blocks": 0, "num_decoder_blocks": 0}
+    blocks = {"conv_block": kmm.layers.ConvBlock(8, (3,), dtype="bfloat16"), "moe": None}
+    attention = kmm.layers.AttentionBlock(8, num_heads=2, dtype="bfloat16")
+    model = kmm.MultiModel(tasks, 8, attention_block=attention, **blocks, **small)
+    vectors = [w for w in model.weights if w.dtype == "bfloat16" and len(w.shape) == 1]
+    assert vectors
+    vectors[0].assign(keras.ops.full(vectors[0].shape, 0.375))
+    model.save_to_preset(tmp_path)
+    loaded = kmm.MultiModel.from_preset(tmp_path)
+    for found, weight in zip(loaded.weights, model.weights, strict=True):
+        assert found.dtype == weight.dtype
+        arrays = (keras.ops.convert_to_numpy(keras.ops.cast(w, "float32")) for w in (found, weight))
+        np.testing.assert_array_equal(*arrays)
 
 
 @pytest.mark.parametrize(

@@ -34,5 +34,8 @@ def test_learning_curves_of_one_task_and_of_none():
     assert lines_of(loss) == {"training": [[1, 2, 3, 4], HISTORY["loss"]]}
     single = plot_learning_curves({"accuracy": [0.5]}, ["c"], metric="accuracy").axes[0]
     assert lines_of(single) == {"training": [[1], [0.5]]}
+    # The first task has no such measure, and the legend stands where there is one.
+    figure = plot_learning_curves({"b_accuracy": [0.5]}, ["a", "b"], metric="accuracy")
+    assert [axis.get_legend() is not None for axis in figure.axes] == [False, True]
     with pytest.raises(ValueError, match="`history` must have `<task>_bleu`.*log_perplexity"):
         plot_learning_curves(HISTORY, ["a"], metric="bleu")

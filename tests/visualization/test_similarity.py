@@ -26,6 +26,16 @@ def test_shared_experts_by_hand():
     np.testing.assert_allclose(found["decoder"].values, [[1]])
 
 
+def test_a_layer_without_tokens_is_left_out():
+    use = {"e": {"a": np.zeros(2), "b": np.zeros(2)}, "d": {"a": np.ones(2)}}
+    found = expert_similarity(use)
+    assert found["e"].names == [] and found["e"].values.shape == (0, 0)
+    figure = plot_similarity(found)
+    assert [axis.get_title() for axis in figure.axes if axis.images] == ["d"]
+    with pytest.raises(ValueError, match="`similarity` must be a Similarity of some tasks"):
+        plot_similarity(found["e"])
+
+
 def test_command_tokens_are_those_of_the_tasks_that_the_decoder_reads():
     model = build(make_tasks("copy", "shorten", "topic"), conv_block=None, moe=None)
     vectors = {"copy": np.eye(16)[0] * 3, "shorten": np.eye(16)[0] + np.eye(16)[1]}
@@ -61,6 +71,7 @@ def test_a_plot_shows_values_and_hides_what_is_chance():
     [
         (lambda: plot_similarity({}), r"`similarity` must .*Received: similarity=\{\}"),
         (lambda: plot_similarity({"a": 3}), r"similarity=\{'a': 3\}"),
+        (lambda: plot_similarity(3), "similarity=3"),
         (lambda: expert_similarity({}), r"`use` must hold .*use=\{\}"),
         (lambda: expert_similarity({"e": {"a": np.ones((1, 2))}}), r"shapes=\{'a': \(1, 2\)\}"),
         (lambda: command_similarity("m"), "`model` must be a MultiModel.*type str"),
