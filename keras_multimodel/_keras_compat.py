@@ -7,10 +7,10 @@ at the releases that passed.
 
 import contextlib
 import functools
-import os
 import sys
 import threading
 import weakref
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -373,28 +373,21 @@ def expect_steps(batches: Any, steps: int) -> None:
             batches.steps_per_epoch = steps
 
 
-def weights_of_loaded_file() -> tuple[int, int] | None:
-    """Returns how large the weights are in the file that `keras.models.load_model` is reading.
+def loaded_file() -> zipfile.ZipFile | str | None:
+    """Returns what `keras.models.load_model` is reading.
 
     Keras passes the config alone to `from_config`, before it looks at the weights. So the functions
     that read are looked for among the callers, by their names and those of their variables.
 
     Returns:
-        Bytes on the disk and bytes once decompressed; None outside of `load_model`, and in that of
-        an old `.h5` file.
+        The open archive, or the path of the folder; None outside of `load_model`, and in that of an
+        old `.h5` file.
     """
+    variables = {"_load_model_from_fileobj": "zf", "_load_model_from_dir": "dirpath"}
     frame = sys._getframe(1)
     while frame is not None:
-        name = frame.f_code.co_name
-        if name == "_load_model_from_fileobj" and "zf" in frame.f_locals:
-            infos = [i for i in frame.f_locals["zf"].infolist() if i.filename.startswith(_WEIGHTS)]
-            return sum(i.compress_size for i in infos), sum(i.file_size for i in infos)
-        if name == "_load_model_from_dir" and "dirpath" in frame.f_locals:
-            with os.scandir(frame.f_locals["dirpath"]) as entries:
-                size = sum(e.stat().st_size for e in entries if e.name.startswith(_WEIGHTS))
-            return size, size
+        variable = variables.get(frame.f_code.co_name)
+        if variable in frame.f_locals:
+            return frame.f_locals[variable]
         frame = frame.f_back
     return None
-
-
-_WEIGHTS = "model.weights."  # the file of the weights, of either format

@@ -201,9 +201,12 @@ class FiniteCheck:
         broken = self._broken()
         if broken:
             count = f"{len(broken)} of {len(self._variables)} weights and states of the optimizer"
+            what, how = "the gradient was not finite", "finite"
+            if all(np.isfinite(ops.convert_to_numpy(variable)).all() for variable in broken):
+                what, how = "the update was far too large", "below 1e19"
             raise FloatingPointError(
-                f"Training diverged in {where}: the gradient was not finite{self._of(broken)}. "
-                f"{count} are not finite, {broken[0].path!r} among them."
+                f"Training diverged in {where}: {what}{self._of(broken)}. "
+                f"{count} are not {how}, {broken[0].path!r} among them."
             )
 
     def _set(self, variables):
@@ -257,7 +260,13 @@ class _StepLosses:
 
 
 def _are_finite(values):
-    return ops.stack([ops.all(ops.isfinite(value)) for _, value in values])
+    def check(variable, value):
+        # A weight with an infinite square comes of an update that was far too large, such as by a
+        # learning rate of 1e30, and makes the next loss NaN.
+        trained = variable.trainable
+        return ops.all(ops.isfinite(ops.square(ops.cast(value, "float32")) if trained else value))
+
+    return ops.stack([check(variable, value) for variable, value in values])
 
 
 def _guess(model, task):

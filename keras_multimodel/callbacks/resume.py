@@ -52,7 +52,9 @@ class Resume(keras.callbacks.Callback):
     Nothing good is overwritten. A state is written to a new file, which then takes the place of the
     old one in one step, so that a process may die at any moment. A state that is not finite is not
     written at all: training stops with a `FloatingPointError` that names the task and the step. If
-    the newest state is damaged, training resumes from the one before it, with a warning. While a
+    the newest state is damaged, training resumes from the one before it, with a warning. If
+    training diverges before a good step has followed the state that it resumed from, that state is
+    set aside as `state.diverged.npz`, and the next start resumes from the one before it. While a
     training runs, another one in its directory is refused.
 
     What a state belongs to is compared with what is there. Other tasks, another optimizer or
@@ -138,6 +140,7 @@ class Resume(keras.callbacks.Callback):
         self._epoch = 0
         self._step = 0  # steps of this epoch
         self._saved = 0  # step of this epoch at the last save
+        self._unproven = None  # the state that training resumed from, until a good step follows
 
     def on_train_begin(self, logs: dict | None = None):
         self._resumed = None
@@ -151,8 +154,10 @@ class Resume(keras.callbacks.Callback):
         self._identity = describe(self.model)
         self._examples = None
         newest = self._newest_state()
+        self._unproven = None
         if newest is not None:
             self._load(*newest)
+            self._unproven = newest[0]
         self._examples = self._examples or self.position.fingerprints()
         self._callback_arrays()  # a state that cannot be saved is found now
         self._check = FiniteCheck(self.model)
@@ -187,6 +192,19 @@ class Resume(keras.callbacks.Callback):
         if self._lock is not None:
             self._lock.release()
 
+    def diverged(self) -> None:
+        """Sets the state aside that training resumed from, if no good step has followed it."""
+        # It is finite, but an update before it may have been far too large.
+        states, state = [self.path, *older_states(self.path)], self._unproven
+        if state is None or state == states[-1] or not self._workers.is_chief:
+            return
+        aside = self.path.with_name("state.diverged.npz")
+        os.replace(state, aside)
+        user_warnings.warn(
+            f"Training diverged as soon as it had resumed from {state}, which is now {aside.name}. "
+            "The next start resumes from the state before it."
+        )
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None):
         _keras_compat.set_initial_epoch(self.model, None)  # `fit` has read it
         self._epoch, self.first_step = epoch, 0
@@ -205,6 +223,7 @@ class Resume(keras.callbacks.Callback):
         # `batch` is the last of several with `steps_per_execution`, and may be past the end.
         self._step = min(self.first_step + batch + 1, self.params["steps"])
         check_losses(logs or {}, self._where())
+        self._unproven = self._unproven if self._is_suspicious() else None
         # A callback that ends training in the middle of an epoch may be there to resume it later.
         is_due = self._step - self._saved >= self._interval or self.model.stop_training
         if is_due and self._step < self.params["steps"]:
@@ -257,9 +276,7 @@ class Resume(keras.callbacks.Callback):
         return arrays
 
     def _save(self, epoch, step):
-        # It is about to be stopped, and the state before is better.
-        callbacks = getattr(self.model, "callbacks_of_fit", ())
-        if any(getattr(callback, "suspicious", False) for callback in callbacks):
+        if self._is_suspicious():  # it is about to be stopped, and the state before is better
             return
         self._check(self._where())
         arrays = {
@@ -283,6 +300,10 @@ class Resume(keras.callbacks.Callback):
             "examples": self._examples,
         }
         write_state(self.path, metadata, arrays, self.keep)
+
+    def _is_suspicious(self):
+        callbacks = getattr(self.model, "callbacks_of_fit", ())
+        return any(getattr(callback, "suspicious", False) for callback in callbacks)
 
     def _load(self, path, metadata, arrays):
         self._check_model(path, metadata)

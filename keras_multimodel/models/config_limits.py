@@ -9,7 +9,9 @@ layer is about to make them: together they may be no more than the file has. Whe
 import contextlib
 import contextvars
 import math
+import os
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,6 +40,7 @@ _MOST = {
 _TIMES, _SLACK = 4, 1 << 22
 _MOST_EXPANSION, _EXPANSION_FLOOR = 10, 1 << 26
 _SHOWN = 500  # characters of an error
+_WEIGHTS = "model.weights."  # the file of the weights, of either format
 _is_bounded: contextvars.ContextVar[bool] = contextvars.ContextVar("is_bounded", default=False)
 _count_weight: contextvars.ContextVar[Callable | None] = contextvars.ContextVar(
     "count_weight", default=None
@@ -119,17 +122,41 @@ def building_from_config(
 
 def _most_weights(num_bytes: int | None, without_file: int | None) -> tuple[float, str]:
     """Returns how many weights may be made, and why."""
-    if num_bytes is None and (sizes := _keras_compat.weights_of_loaded_file()) is not None:
-        stored, num_bytes = sizes
-        if num_bytes > _MOST_EXPANSION * stored + _EXPANSION_FLOOR:
-            expected = f"the weights must expand at most {_MOST_EXPANSION} times"
-            raise ValueError(f"{expected}. Received: a file with {stored} bytes for {num_bytes}")
+    if num_bytes is None and (file := _keras_compat.loaded_file()) is not None:
+        num_bytes = _bytes_of_weights(file)
     if num_bytes is None:
         if without_file is None or _is_bounded.get():
             return math.inf, ""
         return without_file, "which `MultiModel.max_config_weights` limits"
     # A weight takes at least a byte in a file.
     return _TIMES * num_bytes + _SLACK, f"for a file with {num_bytes} bytes of them"
+
+
+def _bytes_of_weights(file: zipfile.ZipFile | str) -> int:
+    """Returns how many bytes of weights a model's file, or folder, has; those of a file are read.
+
+    That compares their checksum. Keras does so too, but catches the error and then reads them in
+    pieces, whose checksum Python from 3.12 on does not compare: the model would be wrong.
+    """
+    if not isinstance(file, zipfile.ZipFile):
+        with os.scandir(file) as entries:
+            return sum(e.stat().st_size for e in entries if e.name.startswith(_WEIGHTS))
+    members = [info for info in file.infolist() if info.filename.startswith(_WEIGHTS)]
+    stored = sum(info.compress_size for info in members)
+    num_bytes = sum(info.file_size for info in members)
+    if num_bytes > _MOST_EXPANSION * stored + _EXPANSION_FLOOR:
+        expected = f"the weights must expand at most {_MOST_EXPANSION} times"
+        raise ValueError(f"{expected}. Received: a file with {stored} bytes for {num_bytes}")
+    try:
+        for info in members:
+            with file.open(info) as weights:
+                while weights.read(1 << 20):
+                    pass
+    except Exception as error:  # a damaged archive raises many kinds
+        expected = "`filepath` must be a whole file that `save` wrote"
+        received = f"{file.filename}, whose weights are damaged ({type(error).__name__}: {error})"
+        raise ValueError(f"{expected}. Received: {received}") from error
+    return num_bytes
 
 
 def _counted_add_weight(self, shape=None, *args, **kwargs):

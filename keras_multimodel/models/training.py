@@ -295,6 +295,11 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
         before, self._watch = self._watch, watch
         try:
             yield
+        except FloatingPointError:
+            for callback in watch.callbacks if before is None else ():
+                if hasattr(callback, "diverged"):
+                    callback.diverged()
+            raise
         finally:
             self._watch = before
             for callback in watch.callbacks if before is None else ():

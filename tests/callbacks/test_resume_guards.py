@@ -57,6 +57,30 @@ def test_a_training_that_diverged_resumes_from_the_last_good_step(model, tmp_pat
     assert_same(result, expected)
 
 
+def test_a_state_from_which_training_diverges_at_once_gives_way(model, tmp_path):
+    """The last step makes weights that are finite, and so large that the next loss explodes."""
+
+    class Enlarge(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            for weight in self.model.trainable_variables:
+                weight.assign(1e6 * weight)
+
+    def run(name, *callbacks, epochs=2):
+        return fit(model, tmp_path / name, [StopOnDivergence(patience=1), *callbacks], epochs)
+
+    expected = run("uncut")
+    run("cut", Enlarge(), epochs=1)
+    newest = (tmp_path / "cut" / "state.npz").read_bytes()
+    with (
+        pytest.raises(FloatingPointError, match="in step 1 of epoch 2: the loss of 'a' has been"),
+        pytest.warns(UserWarning, match="from .*state.npz, which is now state.diverged.npz. The"),
+    ):
+        run("cut")
+    assert (tmp_path / "cut" / "state.diverged.npz").read_bytes() == newest
+    with pytest.warns(UserWarning, match="state.npz is missing. .* before it, state.1.npz"):
+        assert_same(run("cut"), expected)
+
+
 def test_weights_that_are_not_finite_are_not_written(model, tmp_path):
     class Break(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

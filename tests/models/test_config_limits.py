@@ -183,6 +183,21 @@ def test_weights_that_expand(saved, tmp_path):
     keras.models.load_model(tmp_path / "packed.keras")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_weights_that_are_damaged(saved, tmp_path, method):
+    """Keras ignores the checksum, and from Python 3.12 on returns a model with other weights."""
+    path = tmp_path / "damaged.keras"
+    write_keras(path, saved, saved[1]["config"], compress_type=method)
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("model.weights.h5")
+    content = bytearray(path.read_bytes())
+    content[info.header_offset + info.compress_size // 2] ^= 1
+    path.write_bytes(content)
+    message = "`filepath` must be a whole file .*damaged.keras, whose weights are damaged"
+    with pytest.raises(ValueError, match=message):
+        keras.models.load_model(path)
+
+
 def test_no_file_is_read(saved, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("[PAD]\n[END]\n[UNK]\n")

@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_multimodel.callbacks import StopOnDivergence
 from keras_multimodel.weighting import DWA, GradNorm, PCGrad, TaskWeighting, Uncertainty
+from tests.callbacks.test_divergence import Broken
 from tests.weighting.toy import make_batch, make_model, numpy, train
 
 METHODS = [Uncertainty(), DWA(0.2)]
@@ -55,6 +57,18 @@ def test_a_saved_model_keeps_method_state_and_optimizer(fitted, tmp_path):
     for name, value in steps[2].items():
         np.testing.assert_allclose(steps[3][name], value, rtol=1e-4, err_msg=name)
     assert keras.saving.load_model(tmp_path / "model.keras", compile=False).task_weighting is None
+
+
+@each_method
+def test_a_loss_that_is_nan_is_named_and_kept_out_of_the_state(method):
+    model = make_model()
+    loss = Broken(lambda loss, _: loss * np.nan, 2)  # the first call builds it
+    model.compile("sgd", loss={"b": loss}, task_weighting=method, run_eagerly=True)
+    message = "step 1 of epoch 1: the loss of task 'b' is not finite"
+    with pytest.raises(FloatingPointError, match=message):
+        model.fit(*make_batch(), callbacks=[StopOnDivergence()], verbose=0)
+    for variable in model.task_weighting.non_trainable_variables:
+        assert np.all(np.isfinite(numpy(variable))), variable.path
 
 
 def test_the_state_is_among_the_models_variables(fitted):

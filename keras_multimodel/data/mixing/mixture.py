@@ -1,7 +1,9 @@
 """A mixture, the data set whose iterations are epochs, and the position: which epoch is next."""
 
+import gc
 import itertools
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,25 @@ from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.data.mixing.fingerprint import fingerprint
 from keras_multimodel.data.mixing.schedules.schedule import Schedule, TaskDraws, weak_method
 from keras_multimodel.data.mixing.task_batches import TaskReader
+
+_SHARE = 0.05  # of the time, that collections take at most
+_next_collection = time.monotonic() + 10.0
+
+
+def _collect_garbage() -> None:
+    """Gives back the memory of data sets that are gone, now and then.
+
+    TensorFlow makes a graph for each function of a data set, and every graph refers to itself: two
+    megabytes for each fit on a new mixture. Python looks for such cycles once the objects have
+    become a quarter more, which beside those of TensorFlow and Keras takes dozens of mixtures.
+    """
+    global _next_collection
+    start = time.monotonic()
+    if start < _next_collection:
+        return
+    gc.collect()
+    end = time.monotonic()
+    _next_collection = end + (end - start) / _SHARE
 
 
 class Position:
@@ -214,6 +235,7 @@ class EpochReader:
         continues: bool,
         draws: TaskDraws | None = None,
     ):
+        _collect_garbage()
         self._readers = readers
         self._steps = steps
         self._position = position

@@ -108,9 +108,10 @@ def test_draws_do_not_depend_on_how_far_is_read_ahead():
         train(schedules.Adaptive(window=8), losses, 5, 61, read_ahead=40)
 
 
-def test_a_loss_that_is_not_finite_changes_nothing():
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_loss_that_is_not_finite_changes_nothing(value):
     def losses(task, step):
-        return np.inf if task == "a" else 1.0
+        return value if task == "a" else 1.0
 
     schedule = schedules.Adaptive(window=9)
     train(schedule, losses, 1, 45)
