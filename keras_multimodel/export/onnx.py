@@ -23,6 +23,14 @@ def converter() -> Any:
     return tf2onnx
 
 
+def _where(graph: Any, node: Any, name: str, arguments: list) -> None:
+    """Converts `tf.where` to the operation that chooses.
+
+    The handler of tf2onnx multiplies what is not chosen by 0, which leaves NaN of gaps as they are.
+    """
+    node.type = "Where"
+
+
 def write_onnx(generator: TaskGenerator, path: Path, max_length: int) -> dict[str, Any]:
     """Writes a task for ONNX Runtime, and returns its description.
 
@@ -44,6 +52,7 @@ def write_onnx(generator: TaskGenerator, path: Path, max_length: int) -> dict[st
             graph,
             input_signature=graph.input_signature,
             opset=_OPSET,
+            custom_op_handlers={"SelectV2": (_where, [])},
             output_path=str(path / files[name]),
         )
         # What it cannot convert, tf2onnx writes as it is, under names that ONNX does not know.

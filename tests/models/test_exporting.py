@@ -269,6 +269,20 @@ def test_parts_and_later_training(tmp_path):
 
 
 @on_tensorflow
+def test_gaps_in_onnx(tmp_path):
+    pytest.importorskip("tf2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    numbers = kmm.layers.NumberModality(HIDDEN_DIM, size=2)
+    model = build([kmm.Task("size", numbers, numbers)], num_encoder_blocks=1, moe=None)
+    model.export_task("size", tmp_path, "onnx")
+    x = np.array([[1.0, 2.0], [np.nan, 3.0]], "float32")
+    (found,) = runtime.InferenceSession(tmp_path / "serve.onnx").run(None, {"inputs": x})
+    wanted = model({"size": {"inputs": x}}, training=False)["size"]
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@on_tensorflow
 def test_errors(model, tmp_path, monkeypatch):
     export = model.export_task
     with pytest.raises(ValueError, match="`task` must be one of .*Received: task='speak'"):
