@@ -18,7 +18,8 @@ def match_width(width: int, target: float, measure: Callable[[int], float]) -> i
         The width that was found first.
 
     Raises:
-        ValueError: no integer is near enough: the costs of its neighbors are in the message.
+        ValueError: no integer is near enough: the costs of its neighbors are in the message; or the
+            cost does not depend on the width.
     """
     found: dict[int, float] = {}
     below, above = 0, None
@@ -26,6 +27,11 @@ def match_width(width: int, target: float, measure: Callable[[int], float]) -> i
         found[width] = measure(width)
         if abs(found[width] - target) <= TOLERANCE * target:
             return width
+        if len(found) > 3 and len(set(found.values())) == 1:  # else it would grow without end
+            raise ValueError(
+                "`width` must change what a variant costs. "
+                f"Received: {found[width]:g} for each of the widths {list(found)}"
+            )
         if found[width] < target:
             below = width
         else:

@@ -102,3 +102,9 @@ def test_no_width_is_near_enough():
     message = r"`width` must reach .*100 of the reference, \{1: 64, 2: 128\}"
     with pytest.raises(ValueError, match=message):
         match_width(1, 100, lambda width: 64 * width)
+
+
+def test_a_width_without_effect_is_refused():
+    with pytest.raises(ValueError, match=r"`width` must change .* Received: 50 for .*\[8, "):
+        match_width(8, 100.0, lambda width: 50.0)
+    assert match_width(8, 100.0, lambda width: 10.0 * (width // 4)) // 4 == 10  # in steps
