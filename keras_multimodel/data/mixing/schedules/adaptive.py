@@ -146,24 +146,25 @@ class Adaptive(Schedule, keras.callbacks.Callback):
         """Adds the losses of the steps since the last call: the logs have means of the epoch."""
         if len(self._sizes) == 1:
             return
-        losses = [self._loss_names(name) for name in self._sizes]
-        missing = [name for name in itertools.chain(*losses) if name not in logs]
+        tasks = [self._tasks_of(name) for name in self._sizes]
+        missing = [task for task in itertools.chain(*tasks) if f"{task}_loss" not in logs]
         if missing:
             raise ValueError(
                 "`schedule` needs the loss of each task in the logs of `fit`. "
                 f"Received: none of {', '.join(missing)}"
             )
         steps = (int(self._state["steps"]) - 1) % self._steps + 1
-        sums = steps * np.array([sum(float(logs[name]) for name in names) for names in losses])
+        losses = [sum(float(logs[f"{task}_loss"]) for task in several) for several in tasks]
+        sums = steps * np.array(losses)
         with np.errstate(invalid="ignore"):  # a loss may be infinite; `_update` drops what is NaN
             total = self._state["window_losses"] + sums
             self._state["window_losses"] = total - self._state["epoch_losses"]
         self._state["epoch_losses"] = sums
 
-    def _loss_names(self, name):
-        """Returns the names of the losses of a data set: rows may have several tasks."""
+    def _tasks_of(self, name):
+        """Returns the tasks that read a data set: rows may have several."""
         tasks = getattr(self.model, "tasks", {}).values()
-        return [f"{task.name}_loss" for task in tasks if task.rows == name] or [f"{name}_loss"]
+        return [task.name for task in tasks if task.rows == name] or [name]
 
     def _update(self):
         """Moves the averages, and sets the shares of the window after the next."""
