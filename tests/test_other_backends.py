@@ -26,17 +26,8 @@ TESTS = {"jax": [*ALL, "tests/models/test_compile_guard.py::test_few_programs"],
 def test_passes_on(backend):
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment["CUDA_VISIBLE_DEVICES"] = "-1"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:nbmake",
-        *TESTS[backend],
-        ALONE,
-    ]
+    plugins = ["-pno:cacheprovider", "-pno:nbmake"]
+    command = [sys.executable, "-m", "pytest", *plugins, *TESTS[backend], ALONE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
     assert f"{len(TESTS[backend]) + NUM_ALONE} passed" in done.stdout

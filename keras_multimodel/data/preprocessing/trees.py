@@ -262,7 +262,7 @@ class TreePreprocessor(Preprocessor):
             The tree in brackets.
 
         Raises:
-            ValueError: there are no `inputs`.
+            ValueError: there are no `inputs`, or they are a row without just one text.
         """
         if inputs is None:
             expected = "`inputs` must be the sentence whose tree is decoded"
