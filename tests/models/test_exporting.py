@@ -5,9 +5,6 @@ import importlib
 import importlib.util
 import io
 import json
-import os
-import pathlib
-import subprocess
 import sys
 import threading
 import urllib.error
@@ -21,75 +18,12 @@ import tensorflow as tf
 import keras_multimodel as kmm
 from keras_multimodel.layers import ConvBlock, MoELayer
 from tests.generation import writers
+from tests.models.exported import BATCHES, EXAMPLES, RAW, ROWS, arrays_of, run_all, save
 from tests.models.small_models import HIDDEN_DIM, build, make_tasks
 
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="exports are written on TensorFlow"
 )
-CHILD = """
-import pathlib, sys
-import numpy as np
-sys.path.insert(0, sys.argv[1])
-import run_export
-for folder in map(pathlib.Path, sys.argv[2:]):
-    for kind in ("raw", "arrays"):
-        file = folder.with_suffix(f".{kind}.npz")
-        if file.exists():
-            given = {k: v.tolist() for k, v in np.load(file, allow_pickle=True).items()}
-            found = run_export.run(folder, given, kind == "raw")
-            np.savez(folder.with_suffix(f".{kind}.out.npz"), **found)
-"""
-
-
-RAW = {
-    "text": writers.INPUTS["text"],
-    "parse": writers.INPUTS["parse"],
-    "digits": [tf.io.encode_png(image).numpy() for image in writers.IMAGES],
-}
-
-
-def arrays_of(task):
-    """Returns the raw inputs of a task as one array, padded with zeros."""
-    arrays = [np.asarray(task.inputs.preprocessor(raw)) for raw in RAW[task.name]]
-    shape = np.max([x.shape for x in arrays], axis=0)
-    return np.stack([np.pad(x, [(0, n - m) for n, m in zip(shape, x.shape)]) for x in arrays])
-
-
-# Rows of which some parts are missing, and what a batch has in their place.
-FILE = RAW["digits"][0]
-ROWS = {
-    "bäume": [{"größe": 5.0, "words": "the file opens"}, {"words": "save"}],
-    "price": [{"picture": FILE, "class": "one", "size": 1.0}, {"size": 4.0}],
-}
-BATCHES = {
-    "bäume": {
-        "größe": [5.0, float("nan")],
-        "words": ["the file opens", "save"],
-        "given": [[True, True], [False, True]],
-    },
-    "price": {
-        "picture": [FILE, b""],
-        "class": ["one", ""],
-        "size": [1.0, 4.0],
-        "given": [[True, True, True], [False, False, True]],
-    },
-}
-
-
-def save(file, **inputs):
-    arrays = {}
-    for key, raw in inputs.items():
-        arrays[key] = np.empty(len(raw), object)
-        arrays[key][:] = list(raw)
-    np.savez(file, **arrays)
-
-
-def run_all(folders):
-    command = [sys.executable, "-I", "-c", CHILD, str(EXAMPLES), *map(str, folders)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @keras.saving.register_keras_serializable(package="tests")
