@@ -18,7 +18,11 @@ ALL = [
 ]
 # Each public layer in plain models, of two kinds, and two models more.
 ALONE, NUM_ALONE = "tests/layers/test_alone.py", 2 * len(LAYERS) + 3
-TESTS = {"jax": [*ALL, "tests/models/test_compile_guard.py::test_few_programs"], "torch": ALL}
+OF_JAX = [
+    "tests/models/test_compile_guard.py::test_few_programs",
+    "tests/generation/test_stepping.py::test_with_64_bits_of_jax",
+]
+TESTS = {"jax": [*ALL, *OF_JAX], "torch": ALL}
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend starts the others")

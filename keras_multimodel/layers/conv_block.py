@@ -11,6 +11,7 @@ from keras_multimodel.layers.layer_norm import LayerNorm
 from keras_multimodel.layers.stepping import write_position
 from keras_multimodel.layers.sublayers import CompositeLayer, attributes
 from keras_multimodel.ops.depthwise_conv import depthwise_conv1d
+from keras_multimodel.ops.numerics import corner
 from keras_multimodel.typing import Shape, Tensor
 
 
@@ -115,7 +116,8 @@ class ConvStep(CompositeLayer):
         cache = write_position(cache, ops.relu(inputs), start + slot)
         ring = cache
         if self.dilation_rate > 1:
-            ring = ops.slice(cache, (0, start, 0), (ops.shape(cache)[0], size, cache.shape[2]))
+            sizes = (ops.shape(cache)[0], size, cache.shape[2])
+            ring = ops.slice(cache, corner(0, start, 0), sizes)
         # The ring is not in the order of time. Instead of the ring, the smaller kernel is turned,
         # until its last entry meets the newest input, which lies in `slot`.
         order = (ops.arange(size - 1, 2 * size - 1, dtype="int32") - slot) % size

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 import keras
 from keras import ops
 
+from keras_multimodel.ops.numerics import corner
 from keras_multimodel.ops.portable import without_xla
 from keras_multimodel.typing import Nested, Tensor
 
@@ -112,4 +113,4 @@ def write_position(buffer: Tensor, values: Tensor, index: Tensor, axis: int = 1)
         here = ops.reshape(ops.arange(buffer.shape[axis], dtype="int32") == index, places)
         return ops.where(here, ops.expand_dims(values, axis), buffer)
     start = [index if i == axis else 0 for i in range(len(buffer.shape))]
-    return ops.slice_update(buffer, start, ops.expand_dims(values, axis))
+    return ops.slice_update(buffer, corner(*start), ops.expand_dims(values, axis))

@@ -104,15 +104,15 @@ def shifted_products(
         channels = dy.shape[-1]
         flat = ops.reshape(dy, (-1, channels))
 
-        def row(start):
-            corner = [0, *(start[axis] for axis in range(len(reach))), 0]
+        def row(corner):
             shifted = ops.reshape(ops.slice(x, corner, ops.shape(dy)), (-1, channels))
             # Written first: XLA has a fast loop for sums over columns of what is in memory, and a
             # slow one, with a stride, for the products.
             return ops.sum(materialized(shifted * flat), axis=0)
 
         # A loop: as many copies of its body take XLA seconds to compile.
-        rows = ops.map(row, ops.convert_to_tensor(starts, "int32"))
+        corners = ops.convert_to_tensor([(0, *start, 0) for start in starts], "int32")
+        rows = ops.map(row, corners)
         return ops.cast(ops.reshape(rows, kernel.shape), kernel.dtype)
 
     return convolve(x, kernel)

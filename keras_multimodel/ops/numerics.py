@@ -1,4 +1,4 @@
-"""Precision, top-k and layer normalization that behave the same on every backend."""
+"""Precision, slices, top-k and layer normalization that behave the same on every backend."""
 
 import keras
 from keras import ops
@@ -11,6 +11,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     """Returns a tensor in float32, or unchanged if it is float64: for sums of half precision."""
     dtype = keras.backend.standardize_dtype(x.dtype)
     return x if dtype == "float64" else ops.cast(x, "float32")
+
+
+def corner(*places: int | Tensor) -> Tensor:
+    """Returns where a slice starts, `(N,)`, all int32: with 64 bits, JAX refuses a mixture."""
+    return ops.stack([ops.cast(place, "int32") for place in places])
 
 
 def stable_top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Property 4: step by step with caches equals the whole sequence at once."""
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,6 +73,22 @@ def test_attention_block(batch, length, source_length, heads):
     set_weights(block)
     whole = block(x, source=source, source_mask=mask)
     check(block, x, whole, source=source, source_mask=mask)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="a switch of JAX")
+def test_with_64_bits_of_jax():
+    """There, integers of Python are int64, and JAX refuses them beside int32 in a slice."""
+    import jax
+
+    x = normal(2, 7, WIDTH).astype("float64")
+    with jax.experimental.enable_x64():
+        for block in (
+            ConvBlock(WIDTH, (3, 2), (2, 3), padding="causal", dtype="float64"),
+            AttentionBlock(WIDTH, 2, dtype="float64"),
+        ):
+            block.build(x.shape)
+            set_weights(block)
+            check(block, x, block(x))
 
 
 def test_attention_block_without_a_source():
