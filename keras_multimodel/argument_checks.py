@@ -7,7 +7,7 @@ them (`models/validation.py`, `data/encoding`).
 
 import operator
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,27 @@ def one_of(argument: str, value: Any, choices: Collection) -> Any:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"`{argument}` must be one of {listed}. Received: {argument}={value!r}")
     return value
+
+
+def name_list(argument: str, value: Any) -> list[str]:
+    """Returns a list of names that exist. A string is one name, and not its letters.
+
+    Lists of what is new, such as vocabularies and sentences, refuse a string: it may be a path.
+
+    Args:
+        argument: name of the argument, for the message.
+        value: a name, or several.
+
+    Raises:
+        ValueError: `value` is neither.
+    """
+    if isinstance(value, str):
+        return [value]
+    found = list(value) if isinstance(value, Iterable) else [value]
+    if not all(isinstance(name, str) for name in found):
+        expected = f"`{argument}` must be a name, or a list of names"
+        raise ValueError(f"{expected}. Received: {argument}={value!r}")
+    return found
 
 
 def made_folder(argument: str, path: str | os.PathLike) -> Path:

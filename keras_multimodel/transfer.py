@@ -14,6 +14,7 @@ from keras_multimodel.ablation.intervals import Difference
 from keras_multimodel.ablation.records import digest
 from keras_multimodel.ablation.results import Results
 from keras_multimodel.ablation.study import Study
+from keras_multimodel.argument_checks import name_list
 from keras_multimodel.models.multimodel import MultiModel
 
 JOINT = " + "
@@ -218,7 +219,7 @@ def measure(
         Fifty et al. 2021, arXiv 2109.04617, measure by steps of one joint run; gradients predict
         little of it (Azorin et al. 2023, arXiv 2301.02873).
     """
-    names = list(joint.tasks) if tasks is None else list(tasks)
+    names = list(joint.tasks) if tasks is None else name_list("tasks", tasks)
     if not 2 <= len(set(names)) == len(names) or not set(names) <= set(joint.tasks):
         raise ValueError(
             f"`tasks` must be two or more of {list(joint.tasks)}. Received: tasks={names}"

@@ -69,3 +69,14 @@ def test_shapes_of_blocks():
         checks.block_shape("inputs", (2, 7, 5), 4)
     with pytest.raises(ValueError, match=r"inputs.shape=\(2, 4\), hidden_dim=4"):
         checks.block_shape("inputs", (2, 4), 4)
+
+
+def test_a_string_is_one_name_and_not_its_letters():
+    assert checks.name_list("metrics", "loss") == ["loss"]
+    assert checks.name_list("metrics", ("loss", "accuracy")) == ["loss", "accuracy"]
+    assert checks.name_list("metrics", iter([])) == []
+    for value in (5, None, [1], ["loss", None], b"loss"):
+        with pytest.raises(
+            ValueError, match="`metrics` must be a name, or a list of names. .*metrics="
+        ):
+            checks.name_list("metrics", value)

@@ -122,6 +122,27 @@ def test_own_modality(tmp_path, monkeypatch, capsys):
     assert names["loaded"].generate("speed", raw) == written
 
 
+def test_the_page_of_backbones(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "backbones"}
+    for block in _blocks("docs/backbones.md", "python"):
+        exec(block.replace('compile("adam"', 'compile("adam", run_eagerly=True'), names)  # noqa: S102
+    assert set(ast.literal_eval(capsys.readouterr().out)) <= {"save", "open"}
+    assert not any(weight.trainable for weight in names["backbone"].weights)
+    raw = [np.zeros((28, 28, 3), "uint8")]
+    loaded = keras.saving.load_model("digits.keras")
+    assert loaded.generate("digits", raw)[0] in map(str, range(10))
+    # Padding is no part of what BERT reads, and the vocabulary is in the file.
+    model, text = names["model"], "open the file"
+    model.save("texts.keras")
+    loaded = keras.saving.load_model("texts.keras")
+    alone, beside = (
+        loaded.score("kind", texts, ["open"] * len(texts))[0]
+        for texts in ([text], [text, f"{text} . . . ."])
+    )
+    np.testing.assert_allclose(beside, alone, atol=1e-5)
+
+
 def test_the_page_of_rows(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     table, *others = _blocks("docs/rows.md", "python")

@@ -114,6 +114,7 @@ def test_bad_arguments(joint):
         r"`tasks` must be two or more of \['copy', 'kind'\].*tasks=\['copy'\]": lambda: measure(
             joint, data, ["copy"]
         ),
+        r"`tasks` must be two or more.*tasks=\['kind'\]": lambda: measure(joint, data, "kind"),
         "`tasks` must .*'other'": lambda: measure(joint, data, ["copy", "other"]),
         "`tasks` must be two .*'copy', 'copy'": lambda: measure(joint, data, ["copy", "copy"]),
         r"`tasks` must write ids or classes.*tasks=\['size'\]": lambda: measure(

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_multimodel.ablation.intervals import Difference, paired_difference, seeds_needed
-from keras_multimodel.argument_checks import one_of
+from keras_multimodel.argument_checks import name_list, one_of
 
 if TYPE_CHECKING:
     import pandas
@@ -142,16 +142,16 @@ class Results:
             ) from error
         return pandas.DataFrame(self.rows()).set_index("variant")
 
-    def markdown(self, metrics: Sequence[str] | None = None) -> str:
+    def markdown(self, metrics: str | Sequence[str] | None = None) -> str:
         """Returns a table in Markdown: means, and in brackets the interval of each difference.
 
         Args:
-            metrics: which metrics to show; None for all.
+            metrics: which metrics to show, or one; None for all.
 
         Raises:
             ValueError: a metric is unknown.
         """
-        metrics = self.metrics if metrics is None else [self._metric(key) for key in metrics]
+        metrics = self._shown(metrics)
         costs = [key for key in COSTS if any(key in row for row in self.rows())]
         heads = ["variant", *(key.replace("_", " ") for key in costs), "seeds", *metrics]
         lines = [heads, ["---"] * len(heads)]
@@ -161,11 +161,11 @@ class Results:
             lines.append([row["variant"], *cells, str(row["seeds"]), *shown])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-    def plot(self, metrics: Sequence[str] | None = None) -> Figure:
+    def plot(self, metrics: str | Sequence[str] | None = None) -> Figure:
         """Plots the difference of each variant from the reference, with its interval.
 
         Args:
-            metrics: which metrics to show, a panel for each; None for all.
+            metrics: which metrics to show, a panel for each, or one; None for all.
 
         Returns:
             The figure. Small points are seeds; a variant with a single one has no interval.
@@ -173,7 +173,7 @@ class Results:
         Raises:
             ValueError: a metric is unknown.
         """
-        metrics = self.metrics if metrics is None else [self._metric(key) for key in metrics]
+        metrics = self._shown(metrics)
         others = self.variants[1:] or self.variants
         columns = min(4, len(metrics))
         rows = -(-len(metrics) // columns)
@@ -242,6 +242,10 @@ class Results:
             for record in self.records
             if record["configuration"]["variant"] == variant and metric in record["metrics"]
         }
+
+    def _shown(self, metrics) -> list[str]:
+        given = self.metrics if metrics is None else name_list("metrics", metrics)
+        return [self._metric(key) for key in given]
 
     def _metric(self, metric) -> str:
         return one_of("metric", metric, self.metrics)

@@ -25,7 +25,7 @@ from keras_multimodel.ablation.records import (
     surroundings,
 )
 from keras_multimodel.ablation.results import Results
-from keras_multimodel.argument_checks import integer, one_of, positive_int
+from keras_multimodel.argument_checks import integer, name_list, one_of, positive_int
 from keras_multimodel.data.mixing.mixture import Mixture
 
 MATCHES = ("parameters", "active_parameters", "multiplications")
@@ -48,8 +48,9 @@ class Study:
             function, since each iteration of one mixture is another epoch.
         variants: name -> arguments of `build`. The first one is the reference.
         seeds: number of seeds, or the seeds.
-        metrics: names in the logs of `evaluate` on `held_out`; or a function from a model and
-            `held_out` to a dict of numbers.
+        metrics: names in the logs of `evaluate` on `held_out`, such as `"en_de_accuracy"`, or
+            `"accuracy"` of a model of one task; or a function from a model and `held_out` to a
+            dict of numbers.
         fit: arguments of `model.fit`; or a function `(model, train, validation, callbacks, folder)`
             that trains. Of two parts of `data`, `validation` is None. In `folder` it may keep its
             state, such as that of `kmm.callbacks.Resume`, until the run has ended; it is None if
@@ -122,8 +123,7 @@ class Study:
         self.data = data if callable(data) else _fixed_parts(data)
         self.variants = {name: dict(arguments) for name, arguments in variants.items()}
         self.seeds = _seeds(seeds)
-        metrics = [metrics] if isinstance(metrics, str) else metrics
-        self.metrics = metrics if callable(metrics) else list(metrics)
+        self.metrics = metrics if callable(metrics) else name_list("metrics", metrics)
         self.fit = fit if callable(fit) else dict(fit or {})
         self.match = match
         self.width = width

@@ -7,6 +7,7 @@ from keras_multimodel.text_tables import table
 
 _FIRST = ("loss", "accuracy", "log_perplexity")
 _MAIN = "log_perplexity"
+_EXPERTS = ("encoder_experts_", "decoder_experts_")  # what their keys begin with
 _BETTER: dict[str, Callable[[float, float], bool]] = {
     "down": lambda new, old: new < old,
     "up": lambda new, old: new > old,
@@ -48,13 +49,20 @@ class TaskRecords:
                 self.best[key] = value, epoch
 
     def main(self) -> str:
-        """Returns the log-perplexity of each task, training/validation, in a line."""
-        found = []
+        """Returns one measure of each task, training/validation, in a line.
+
+        It is the log-perplexity, or of tasks without one, as those of numbers, their first metric.
+        """
+        found: dict[str, list[str]] = {}
+        measures = sorted(self._measures(), key=lambda name: (name != _MAIN, name == "loss"))
         for task in self.tasks:
-            keys = self._keys(task, _MAIN)
-            values = [f"{self._last(key):.2f}" for key in keys if not math.isnan(self._last(key))]
-            found += [f"{task} {'/'.join(values)}"] if values else []
-        return f"{_MAIN}: {', '.join(found)}" if found else ""
+            for measure in measures:
+                values = [self._last(key) for key in self._keys(task, measure)]
+                shown = "/".join(_short(value) for value in values if not math.isnan(value))
+                if shown:
+                    found.setdefault(measure, []).append(f"{task} {shown}")
+                    break
+        return " - ".join(f"{measure}: {', '.join(tasks)}" for measure, tasks in found.items())
 
     def curve(self) -> str:
         """Returns the measure of learning curves: the log-perplexity if all tasks have one."""
@@ -143,6 +151,11 @@ class TaskRecords:
         return self.history.get(key, [math.nan])[-1]
 
 
+def _short(value):
+    # Errors of numbers in small or large units would be 0.00, or long.
+    return f"{value:.2f}" if 0.01 <= abs(value) < 100 or not value else f"{value:.4g}"
+
+
 def owner_of(tasks: list[str], key: str) -> str | None:
     """Returns the task whose measure a key of the logs is, or None.
 
@@ -150,6 +163,8 @@ def owner_of(tasks: list[str], key: str) -> str | None:
         tasks: names of the tasks.
         key: the key, without `val_`.
     """
+    if key.startswith(_EXPERTS):  # also beside a task that is called `encoder`
+        return None
     # The longest name: with tasks `en` and `en_de`, the key `en_de_loss` is of the latter.
     owners = [task for task in tasks if key.startswith(f"{task}_")]
     return max(owners, key=len, default=None)

@@ -14,13 +14,16 @@ def is_target(key: str) -> bool:
     return key == "targets" or key.startswith(TARGETS_OF)
 
 
-def check_examples(argument: str, dataset: Any, optional: tuple[str, ...] = ()) -> None:
+def check_examples(
+    argument: str, dataset: Any, optional: tuple[str, ...] = (), hint: str = ""
+) -> None:
     """Checks that a data set holds raw examples, or encoded ones of a single input.
 
     Args:
         argument: its name, for messages.
         dataset: the data set.
         optional: keys that may stand beside `inputs` and `targets`.
+        hint: what to do if others do, for the message.
 
     Raises:
         ValueError: it is not a data set, its elements are not dicts of these keys, or a value is
@@ -30,7 +33,7 @@ def check_examples(argument: str, dataset: Any, optional: tuple[str, ...] = ()) 
     spec = dataset.element_spec
     if not isinstance(spec, dict) or set(spec) - set(optional) != _KEYS:
         received = sorted(spec) if isinstance(spec, dict) else spec
-        expected = f"`{argument}` must have elements with the keys 'inputs' and 'targets'"
+        expected = f"`{argument}` must have elements with the keys 'inputs' and 'targets'{hint}"
         raise ValueError(f"{expected}. Received: {received}")
     _check_dense(argument, spec)
 
@@ -63,7 +66,9 @@ def check_encoded(argument: str, dataset: Any) -> None:
     if of_rows and any(map(is_target, spec)):
         _check_dense(argument, spec)
     else:
-        check_examples(argument, dataset)
+        # What readers have beside them, such as `source`, ends with encoding.
+        raw = isinstance(spec, dict) and set(spec) > _KEYS
+        check_examples(argument, dataset, hint=": use `kmm.data.encode`" if raw else "")
     _check_arrays(argument, dataset.element_spec.values())
 
 

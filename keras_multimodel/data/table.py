@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_multimodel.argument_checks import one_of
+from keras_multimodel.argument_checks import name_list, one_of
 from keras_multimodel.data.encoding.bad_examples import BadExamples
 from keras_multimodel.data.encoding.encode import encode
 from keras_multimodel.data.preprocessing.audio import AudioPreprocessor
@@ -49,7 +49,7 @@ class Table:
         image_size: tuple[int, int] = (32, 32),
         vocabulary_size: int = 1000,
         model_type: str = "char",
-        logarithm: Sequence[str] = (),
+        logarithm: str | Sequence[str] = (),
     ) -> dict[str, Preprocessor]:
         """Returns a preprocessor for each column, fitted to the table. Use training rows only.
 
@@ -57,13 +57,14 @@ class Table:
             image_size: height and width of images.
             vocabulary_size: ids of a text column, see `train_text_preprocessor`.
             model_type: how texts are cut, see `train_text_preprocessor`.
-            logarithm: columns of numbers or series of which the logarithm is taken.
+            logarithm: a column of numbers or series, or several, of which the logarithm is taken.
 
         Raises:
             ValueError: a column has no value that is known, or `logarithm` names another kind.
         """
         numeric = [c for c, kind in self.columns.items() if kind in ("number", "series")]
-        if not set(logarithm) <= set(numeric) or isinstance(logarithm, str):
+        logarithm = name_list("logarithm", logarithm)
+        if not set(logarithm) <= set(numeric):
             expected = f"`logarithm` must be columns of numbers or series, of {numeric}"
             raise ValueError(f"{expected}. Received: logarithm={logarithm!r}")
         found: dict[str, Preprocessor] = {}
@@ -90,12 +91,12 @@ class Table:
                 found[column] = LabelsPreprocessor(sorted(names - {""}), _SEPARATOR)
         return found
 
-    def dataset(self, inputs: Sequence[str], targets: Sequence[str]) -> tf.data.Dataset:
+    def dataset(self, inputs: str | Sequence[str], targets: str | Sequence[str]) -> tf.data.Dataset:
         """Returns the rows that have one of the targets as raw examples.
 
         Args:
-            inputs: columns.
-            targets: columns.
+            inputs: a column, or several.
+            targets: a column, or several.
 
         Returns:
             A `tf.data.Dataset` of `{"inputs": {column: value}, "targets": {column: value},
@@ -105,13 +106,13 @@ class Table:
         Raises:
             ValueError: a column is unknown, or no row has a target.
         """
-        for argument, given in (("inputs", inputs), ("targets", targets)):
-            self._check(argument, given)
+        inputs = self._check("inputs", inputs)
+        targets = self._check("targets", targets)
         kept = [i for i in range(len(self)) if any(self._has(i, column) for column in targets)]
         if not kept:
-            expected = f"`targets` must have a value in some row: {list(targets)}"
+            expected = f"`targets` must have a value in some row: {targets}"
             raise ValueError(f"{expected}. Received: {len(self)} rows without")
-        columns = {"inputs": list(inputs), "targets": list(targets)}
+        columns = {"inputs": inputs, "targets": targets}
         widths = self._widths()
 
         def rows() -> Iterator[dict]:
@@ -133,11 +134,13 @@ class Table:
         dataset = tf.data.Dataset.from_generator(rows, output_signature=signature)
         return dataset.apply(tf.data.experimental.assert_cardinality(len(kept)))
 
-    def _check(self, argument, names):
-        for name in names:
+    def _check(self, argument, given) -> list[str]:
+        given = name_list(argument, given)
+        for name in given:
             if name not in self.columns:
                 expected = f"`{argument}` must be columns of the table, of {list(self.columns)}"
                 raise ValueError(f"{expected}. Received: {name!r}")
+        return given
 
     def _has(self, i, column):
         return bool(self.raw.problems[i]) or not is_gap(self.raw.values[column][i])

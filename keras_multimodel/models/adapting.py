@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_multimodel import _keras_compat, user_warnings
-from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.argument_checks import name_list, positive_int
 from keras_multimodel.layers.adaptable import OwnMatrices
 from keras_multimodel.layers.sublayers import cheap_collections, set_trainable
 from keras_multimodel.models.growing import GrowingModel
@@ -51,7 +51,7 @@ class AdaptingModel(GrowingModel):
             Hu et al. 2021, arXiv 2106.09685.
         """
         rank = positive_int("rank", rank)
-        names = [parts] if isinstance(parts, str) else [] if parts is None else list(parts)
+        names = [] if parts is None else name_list("parts", parts)
         if parts is not None and not names:
             raise ValueError(f"`parts` must name at least one, or be None. Received: parts={parts}")
         layers = _with_matrices(self._layers_of(names))

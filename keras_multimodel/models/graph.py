@@ -1,12 +1,14 @@
 """The functional graph: modality nets, groups, body, modality nets."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_multimodel.argument_checks import name_list
 from keras_multimodel.generation.caches import CachedSteps, RecomputedSteps
 from keras_multimodel.generation.generate import TaskGenerator
 from keras_multimodel.models.body import Body
@@ -69,6 +71,7 @@ def encode(
             net, raw = task.parts[part], inputs[rows][part]
             x = net(raw)
             mask = net.padding_mask(raw)
+            _check_encoded(net, x, mask)
             features[name] = x
             if len(x.shape) > 3:  # the grid of an image: its positions become a sequence
                 x = keras.layers.Reshape((-1, x.shape[-1]))(x)
@@ -85,6 +88,25 @@ def encode(
         rows: _join([(encoded[n], masks[n], features[n]) for n in task.sequences.values()])
         for rows, task in readers.items()
     }
+
+
+def _check_encoded(net, x, mask):
+    """Checks what a net of the user returns, where the first layer would not name it."""
+    name, shape = type(net).__name__, tuple(x.shape)
+    if len(shape) < 3 or shape[-1] != net.hidden_dim:
+        raise ValueError(
+            f"`encode` of {name} must return (batch, positions, hidden_dim). "
+            f"Received: shape={shape}, hidden_dim={net.hidden_dim}"
+        )
+    positions = None if None in shape[1:-1] else math.prod(shape[1:-1])
+    given = None if mask is None else tuple(mask.shape)
+    if given is not None and (
+        len(given) != 2 or (None not in (positions, given[1]) and positions != given[1])
+    ):
+        raise ValueError(
+            f"`padding_mask` of {name} must return (batch, positions), at the length after "
+            f"`encode`. Received: shape={given}, after `encode` {shape}"
+        )
 
 
 def _join(parts):
@@ -218,7 +240,8 @@ def groups_of(
         for name, kind in kinds.items():
             found.setdefault(kind, []).append(name)
         return list(found.values())
-    groups, names = [list(group) for group in groups], list(kinds)
+    groups, names = [groups] if isinstance(groups, str) else groups, list(kinds)
+    groups = [name_list(f"{side}_groups", group) for group in groups]
     if sorted(itertools.chain(*groups)) != sorted(names) or not all(groups):
         raise ValueError(
             f"`{side}_groups` must hold each of {names} exactly once. "

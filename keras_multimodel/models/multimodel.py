@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -142,6 +143,7 @@ class MultiModel(MultiTaskTraining, ExportingModel, PresetModel, SummaryModel):
         body: Body | None = None,
         **kwargs,
     ):
+        _check_keywords(kwargs)
         tasks = list(tasks)
         hidden_dim = checks.check_tasks(tasks, hidden_dim)
         name_apart(tasks)
@@ -317,6 +319,15 @@ def check_multimodel(model: Any) -> MultiModel:
             f"Received: model of type {type(model).__name__}"
         )
     return model
+
+
+def _check_keywords(kwargs):
+    # Keras drops what it does not know: an ablation would compare a model with itself.
+    unknown = [name for name in kwargs if name not in ("name", "trainable")]
+    if unknown:
+        known = [name for name in inspect.signature(MultiModel).parameters if name != "kwargs"]
+        expected = f"Arguments of `MultiModel` must be among {[*known, 'name', 'trainable']}"
+        raise ValueError(f"{expected}. Received: {unknown[0]}={kwargs[unknown[0]]!r}")
 
 
 @contextlib.contextmanager

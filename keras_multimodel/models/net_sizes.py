@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_multimodel import _keras_compat
-from keras_multimodel.argument_checks import positive_int
+from keras_multimodel.argument_checks import name_list, positive_int
 from keras_multimodel.layers.modalities.modality_net import ModalityNet
 
 _SIZES = ("vocabulary_size", "num_classes")
@@ -39,7 +39,7 @@ def extended_net(net: ModalityNet, new: int | Sequence[str]) -> ModalityNet:
     else:
         preprocessor = net.preprocessor.extended(new)
         config["preprocessor"] = keras.saving.serialize_keras_object(preprocessor)
-        count = len([new] if isinstance(new, str) else list(new))
+        count = len(name_list("new", new))
         positive_int("new", count)
     larger = type(net).from_config({**config, size: config[size] + count})
     larger.build_from_config(net.get_build_config())

@@ -96,6 +96,14 @@ class Task:
                     f"`{argument}` of task {name!r} must be a ModalityNet. "
                     f"Received: {argument}={net!r}"
                 )
+            sizes = net.example_shape
+            if not isinstance(sizes, tuple | list) or any(
+                size is not None and not hasattr(size, "__index__") for size in sizes
+            ):
+                raise ValueError(
+                    f"`example_shape` of {type(net).__name__} must be a tuple of sizes, None for "
+                    f"one that varies. Received: example_shape={sizes!r}"
+                )
         self._check_targets(name, targets)
         self.name = name
         self.inputs = inputs

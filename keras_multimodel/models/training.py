@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -28,7 +29,7 @@ class MultiTaskTraining(_keras_compat.BuiltBeforeData):
 
     _tasks: dict[str, Task]
     task_weighting: TaskWeighting | None
-    _tasks_with_own_loss: list[str]
+    _tasks_with_own_loss: Sequence[str] = ()
     # Of the `fit` or `evaluate` that runs.
     _train_guard: CompileGuard | None = None
     _test_guard: CompileGuard | None = None

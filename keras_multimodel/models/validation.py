@@ -338,9 +338,8 @@ def _shape_message(argument, net):
 def _check_examples(argument, x, y):
     empty = [name for name in x if 0 in map(len, keras.tree.flatten((x[name], y.get(name, []))))]
     if empty:
-        raise ValueError(
-            f"`{argument}` must hold examples of every task. Received: none of {empty}"
-        )
+        expected = f"`{argument}` must hold examples of every task"
+        raise ValueError(f"{expected}. Received: none of {empty}")
 
 
 def _check_batch(tasks, batch, targets):
@@ -358,8 +357,11 @@ def _check_keys(argument, value, expected):
     missing = [key for key in expected if key not in value]
     unknown = [key for key in value if key not in expected]
     if missing or unknown:
-        some = argument in ("x", "y") and missing and not unknown
-        hint = ". To train some tasks alone, see `MultiModel.task_model`" if some else ""
+        hint = ""
+        if argument in ("x", "y") and missing and not unknown:
+            hint = ". To train some tasks alone, see `MultiModel.task_model`"
+        elif argument == "x" and sorted(value) == ["inputs", "targets"]:
+            hint = ". `kmm.data.mix({task: dataset})` makes batches of tasks"
         raise ValueError(
             f"`{argument}` must have the keys {list(expected)}. "
             f"Received: {list(value)}; missing: {missing}, unknown: {unknown}{hint}"

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from keras_multimodel.argument_checks import name_list
+
 
 def plot_learning_curves(
     history: Mapping[str, Sequence[float]],
-    tasks: Sequence[str],
+    tasks: str | Sequence[str],
     metric: str = "log_perplexity",
     baselines: Mapping[str, float] | None = None,
     steps_per_epoch: int | None = None,
@@ -18,7 +20,7 @@ def plot_learning_curves(
     Args:
         history: `fit(...).history`. Of a validation that was not done in every epoch, the values
             are spread evenly, or stand at their epochs with NaN at the others.
-        tasks: names of the tasks.
+        tasks: names of the tasks, or of one.
         metric: the measure, such as `"log_perplexity"`, `"accuracy"` or `"loss"`.
         baselines: task -> a value to compare with, as a dotted line.
         steps_per_epoch: to have steps along the axis instead of epochs.
@@ -36,6 +38,7 @@ def plot_learning_curves(
     figure = kmm.visualization.plot_learning_curves(history, ["en_de"], metric="loss")
     ```
     """
+    tasks = name_list("tasks", tasks)
     curves = {task: _curves(history, task, metric, len(tasks) == 1) for task in tasks}
     if not any(curves.values()):
         raise ValueError(

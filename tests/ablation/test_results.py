@@ -51,12 +51,14 @@ def test_table_and_markdown():
     # t of one degree of freedom at 50 % is 1: the interval is the mean -+ 0.0625.
     assert lines[3] == "| small | 900 | 3 | 3.958 (+0.188 [+0.125, +0.250]) |"
     assert lines[4] == "| new |  | 1 | 2.000 (+1.000) |"
+    assert results.markdown("loss") == results.markdown(["loss"])
     assert Results(RUNS, reference="small").markdown().splitlines()[2].startswith("| small ")
 
 
 def test_plot_has_a_panel_for_each_metric():
     figure = Results(RUNS[:4]).plot()
     assert [axis.get_title() for axis in figure.axes] == ["loss", "accuracy"]
+    assert [axis.get_title() for axis in Results(RUNS[:4]).plot("loss").axes] == ["loss"]
     points = [sorted(line.get_xdata()) for line in figure.axes[0].lines]
     assert [0.125, 0.25] in points
     assert len(Results(RUNS[:2]).plot(["loss"]).axes) == 1

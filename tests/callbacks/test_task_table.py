@@ -122,6 +122,23 @@ def test_a_line_has_each_task():
     assert records_of("ab", {"loss": 1.0}).main() == ""
 
 
+def test_a_line_has_tasks_without_log_perplexity():
+    price = {"price_loss": 0.25, "price_mae": 1234.4, "val_price_mae": 0.002, "price_r2": 0.9}
+    kind = {"kind_loss": 1.0, "kind_log_perplexity": 0.5}
+    assert records_of(["price", "kind"], {"loss": 2.0, **price, **kind}).main() == (
+        "mae: price 1234/0.002 - log_perplexity: kind 0.50"
+    )
+    # Keras leaves the name of the only task out.
+    assert records_of(["price"], {"loss": 0.25}).main() == "loss: price 0.25"
+
+
+def test_a_task_may_be_called_like_a_stack():
+    tasks = ["encoder", "decoder"]
+    records = records_of(tasks, logs_of(tasks, 2.0))
+    assert records.rows()[0] == ["task", "loss", "accuracy", "log_perplexity"]
+    assert records.experts() == "experts' load over fair share: encoder 0.25 to 2.50"
+
+
 @pytest.fixture(scope="module")
 def model():
     model = build(make_tasks("topic", "copy"), moe=None, num_encoder_blocks=1)

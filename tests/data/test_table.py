@@ -155,7 +155,9 @@ def test_other_kinds_of_columns():
     assert [x["inputs"]["tags"].numpy() for x in examples] == [b"a|b", b"b"]
     assert examples[1]["inputs"]["sound"].numpy() == b""
     assert [float(x["targets"]["size"]) for x in examples] == [1.5, 2.0]
-    found = rows.preprocessors(logarithm=["size"])
+    one = rows.dataset("tags", "size")
+    assert [list(x["inputs"]) + list(x["targets"]) for x in one] == [["tags", "size"]] * 2
+    found = rows.preprocessors(logarithm="size")
     assert found["tags"].names == ["a", "b"] and found["size"].logarithm
     assert found["steps"].mean == [3.0]
 

@@ -3,7 +3,9 @@
 import re
 
 import keras
+import numpy as np
 import pytest
+from keras import ops
 
 from keras_multimodel import MultiModel, Task
 from keras_multimodel.layers import (
@@ -12,10 +14,11 @@ from keras_multimodel.layers import (
     ConvBlock,
     FeedForward,
     ImageModality,
+    ModalityNet,
     MoELayer,
     TextModality,
 )
-from tests.models.small_models import build, make_tasks
+from tests.models.small_models import HIDDEN_DIM, build, make_batch, make_tasks
 
 
 def refuses(expected, received):
@@ -90,11 +93,27 @@ def test_hidden_dim(hidden_dim):
         MultiModel(make_tasks("copy"), hidden_dim)
 
 
+def test_an_argument_that_is_misspelt():
+    with refuses("Arguments of `MultiModel` must be among ['tasks'", "attention=None"):
+        build(make_tasks("copy"), attention=None)
+    assert build(make_tasks("topic"), name="own", trainable=False).name == "own"
+
+
 @pytest.mark.parametrize("name", ["encoder_groups", "decoder_groups"])
 @pytest.mark.parametrize("stacks", [[["copy"]], [["copy", "copy"]], [["copy", "speech"], []]])
 def test_stacks(name, stacks):
     with refuses(f"`{name}` must hold each of ['copy', 'speech'] exactly once", str(stacks)):
         build(make_tasks("copy", "speech"), **{name: stacks})
+
+
+def test_a_group_of_one_is_a_name():
+    groups = {"encoder_groups": ["copy", "speech"], "decoder_groups": [["copy", "speech"]]}
+    assert build(make_tasks("copy", "speech"), **groups).get_config()["encoder_groups"] == [
+        ["copy"],
+        ["speech"],
+    ]
+    with refuses("`encoder_groups` must hold each of ['copy', 'speech']", "[['copy']]"):
+        build(make_tasks("copy", "speech"), encoder_groups="copy")
 
 
 @pytest.mark.parametrize("value", [-1, 1.5])
@@ -178,3 +197,60 @@ def test_integers_of_numpy_are_integers():
         MultiModel(make_tasks("topic"), np.int64(16), body=model.body).get_config()["hidden_dim"]
         == 16
     )
+
+
+class Grid(ModalityNet):
+    """Pictures of 4 by 4 numbers, of a user who errs."""
+
+    example_shape = (4, 4)
+
+    def __init__(self, encoded=(16, HIDDEN_DIM), mask=None, **attributes):
+        super().__init__(HIDDEN_DIM)
+        self.encoded, self.mask = encoded, mask
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def encode(self, inputs, mask=None):
+        return ops.zeros((ops.shape(inputs)[0], *self.encoded))
+
+    def padding_mask(self, inputs):
+        return self.mask and self.mask(inputs)
+
+
+@pytest.mark.parametrize(
+    "arguments, expected, received",
+    [
+        ({"encoded": (16, 3)}, "`encode` of Grid must return", "shape=(None, 16, 3), hidden_dim"),
+        ({"encoded": (HIDDEN_DIM,)}, "`encode` of Grid must return", "shape=(None, 16), hidden"),
+        (
+            {"mask": lambda x: x[..., 0] != 0},
+            "`padding_mask` of Grid must return",
+            "shape=(None, 4), after",
+        ),
+        (
+            {"mask": lambda x: x != 0},
+            "`padding_mask` of Grid must return",
+            "shape=(None, 4, 4), after",
+        ),
+        ({"example_shape": None}, "`example_shape` of Grid must be", "example_shape=None"),
+        ({"example_shape": 4}, "`example_shape` of Grid must be", "example_shape=4"),
+        ({"example_shape": ("4",)}, "`example_shape` of Grid must be", "example_shape=('4',)"),
+    ],
+)
+def test_what_a_net_of_the_user_returns(arguments, expected, received):
+    with refuses(expected, received):
+        build([Task("grid", Grid(**arguments), CategoryModality(3, HIDDEN_DIM))])
+
+
+def test_a_net_of_the_user_may_return_a_grid_and_its_mask():
+    mask = lambda x: ops.reshape(x, (-1, 16)) != 0  # noqa: E731
+    fine = Grid((4, 4, HIDDEN_DIM), mask, example_shape=[4, np.int64(4)])
+    assert build([Task("grid", fine, CategoryModality(3, HIDDEN_DIM))]).built
+
+
+def test_what_trains_is_compiled():
+    model = build(make_tasks("topic"))
+    x, y = make_batch(model.tasks.values(), (3, 2))
+    for method in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="You must call `compile\\(\\)` before"):
+            method(x, y, verbose=0)

@@ -309,6 +309,14 @@ def test_generate_refuses(model, arguments, expected, received):
         model.generate(*arguments)
 
 
+def test_data_of_one_task_that_are_not_mixed_are_refused(model):
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensors({"inputs": np.ones((2, 3), "int32"), "targets": [1, 2]})
+    with pytest.raises(ValueError, match=r"`x` must have the keys .* `kmm.data.mix\(.task: data"):
+        model.fit(data)
+
+
 def test_generate_refuses_a_length(model):
     with refuses("`max_length` must be", "max_length=0"):
         model.generate("copy", [np.array([1])], max_length=0)

@@ -30,7 +30,7 @@ def test_learning_curves_of_each_task():
 
 
 def test_learning_curves_of_one_task_and_of_none():
-    loss = plot_learning_curves(HISTORY, ["c"], metric="loss").axes[0]
+    loss = plot_learning_curves(HISTORY, "c", metric="loss").axes[0]
     assert lines_of(loss) == {"training": [[1, 2, 3, 4], HISTORY["loss"]]}
     single = plot_learning_curves({"accuracy": [0.5]}, ["c"], metric="accuracy").axes[0]
     assert lines_of(single) == {"training": [[1], [0.5]]}

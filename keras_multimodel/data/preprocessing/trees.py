@@ -232,6 +232,8 @@ class TreePreprocessor(Preprocessor):
     vocabulary_argument = "symbols"
 
     def __init__(self, symbols: Iterable[str], max_length: int | None = None):
+        if isinstance(symbols, str):
+            raise ValueError(f"`symbols` must be a list of symbols. Received: symbols={symbols!r}")
         symbols = list(symbols)
         if not symbols or len(set(symbols)) < len(symbols):
             expected = "`symbols` must hold at least one symbol, and none twice"

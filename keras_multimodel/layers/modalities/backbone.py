@@ -55,8 +55,10 @@ class BackboneModality(ModalityNet):
     ):
         super().__init__(hidden_dim, preprocessor=preprocessor, **kwargs)
         if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+            preset = isinstance(model, str)
+            hint = ", see `keras_hub.models.Backbone.from_preset`" if preset else ""
             raise ValueError(
-                "`model` must be a functional or Sequential keras.Model, built. "
+                f"`model` must be a functional or Sequential keras.Model, built{hint}. "
                 f"Received: model of type {type(model).__name__}"
             )
         # A `Sequential` has lists of its tensors only.
@@ -68,7 +70,7 @@ class BackboneModality(ModalityNet):
             received = keras.tree.map_structure(lambda x: x.shape, {"in": inputs, "out": output})
             raise ValueError(
                 "`model` must have one input, or token_ids and padding_mask, and one output of "
-                f"rank 3 or 4. Received: {received}"
+                f"rank 3 or 4; a keras.Model around it can make it so. Received: {received}"
             )
         self.model = model
         self.trainable_backbone = bool(trainable_backbone)

@@ -282,6 +282,9 @@ def test_datasets_are_named_data_sets():
         data.mix([sequences(3)], batch_size=2)
     with pytest.raises(ValueError, match=r"`datasets` must map .* by its name.*datasets=\{1: <"):
         data.mix({1: sequences(3)}, batch_size=2)
+    raw = sequences(3).map(lambda row: {**row, "source": "pairs.tsv:1"})
+    with pytest.raises(ValueError, match="'targets': use `kmm.data.encode`. Received: .*'source'"):
+        data.mix({"a": raw}, batch_size=2)
     with pytest.raises(ValueError, match="`task` must be the name of a task. Received: task=1"):
         data.batch(sequences(3), 1, 2)
     twice = sequences(4)  # one data set may serve two tasks, each in an order of its own

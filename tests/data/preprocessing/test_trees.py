@@ -202,6 +202,8 @@ def test_preprocessor_errors():
         preprocessor.decode([3, 1])
     with pytest.raises(ValueError, match=r"`prediction` must hold ids from 0 to 12.*\[99\]"):
         preprocessor.decode([99], "The")
+    with pytest.raises(ValueError, match="`symbols` must be a list .*symbols='S'"):
+        data.TreePreprocessor("S")
     with pytest.raises(ValueError, match="`symbols` must hold at least one.*symbols="):
         data.TreePreprocessor([])
     with pytest.raises(ValueError, match="none twice.*'NN', 'NN'"):

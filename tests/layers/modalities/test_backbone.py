@@ -103,9 +103,15 @@ def test_generates(model):
     "model, received",
     [
         (TextModality(5, 4), "model of type TextModality"),
+        ("resnet_18_imagenet", "model of type str"),
         (keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), r"'out': \(None, 2\)"),
     ],
 )
 def test_refuses(model, received):
     with pytest.raises(ValueError, match=f"`model` must .*Received: .*{received}"):
         BackboneModality(model, WIDTH)
+
+
+def test_a_name_of_a_preset_is_no_model():
+    with pytest.raises(ValueError, match="built, see `keras_hub.models.Backbone.from_preset`"):
+        BackboneModality("resnet_18_imagenet", WIDTH)
