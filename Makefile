@@ -18,7 +18,7 @@ LATEST_INSTALLED = .venv-latest/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: install demo preset evaluate-preset claims test test-latest coverage notebooks lint
-.PHONY: docs docs-figures docs-terminal dist
+.PHONY: docs docs-figures docs-terminal docs-notebook dist
 
 install: $(INSTALLED)
 
@@ -87,6 +87,10 @@ docs: $(INSTALLED)
 # What the eight-task fit shows in a terminal: some steps of it are trained, for minutes.
 docs-terminal: $(INSTALLED)
 	$(PY) docs/draw_terminal.py
+
+# The same in a notebook, as Chromium shows it.
+docs-notebook: $(INSTALLED)
+	$(PY) docs/draw_notebook.py
 
 # The pictures of docs/architecture.md, drawn from the code as it is, and of docs/looking_inside.md.
 docs-figures: $(INSTALLED)

@@ -58,7 +58,8 @@ def draw(lines: list[list[tuple[str, str]]], width: int, file: pathlib.Path) -> 
     figure.savefig(file, dpi=120)
 
 
-def main():
+def make():
+    """Returns the model of the eight tasks, compiled, and some data to train and to validate it."""
     sys.path.insert(0, str(DOCS.parent / "examples"))
     import eight_tasks
 
@@ -74,6 +75,11 @@ def main():
     held_out = kmm.data.mix(data["validation"], shares=shares, shuffle=False, steps=4).cache()
     model = eight_tasks.make_model(tasks)
     model.compile(keras.optimizers.Adam(2e-3, beta_2=0.98, global_clipnorm=2.0))
+    return model, train, held_out
+
+
+def main():
+    model, train, held_out = make()
     for width in (120, 80):
         table = kmm.callbacks.TaskTable(display="terminal", width=width)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
