@@ -1,9 +1,9 @@
 """Trains one model on several machines; run alone, with two processes on this one.
 
 `python examples/several_machines.py` starts two workers here, on TensorFlow; with
-`KERAS_BACKEND=jax` in front, on JAX. `--workers 1` trains in one process. With `--float64` the
-losses are the same; in float32 the sum of two workers differs in its last digit from that of one,
-which now and then gives a token to another expert. Where the environment names the workers
+`KERAS_BACKEND=jax` in front, on JAX. `--workers 1` trains in one process. With `--float64`, on
+TensorFlow, the losses are the same; in float32 the sum of two workers differs in its last digit
+from that of one, which now and then gives a token to another expert. Where the environment names the workers
 (`TF_CONFIG`, or `KERAS_DISTRIBUTION_JOB_ADDRESSES`; see docs/several_machines.md), the process is
 one of them. Kill a worker, and the other ends with an error; start again, and training continues
 where it was saved last.
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--directory", help="where `Resume` keeps its states")
     parser.add_argument("--schedule", action="store_true", help="a task a step, with token budget")
-    parser.add_argument("--float64", action="store_true", help="compute in float64")
+    parser.add_argument("--float64", action="store_true", help="compute in float64; not JAX")
     parser.add_argument("--losses", type=pathlib.Path, help="file for the losses, as JSON")
     arguments = parser.parse_args()
     if arguments.float64:
