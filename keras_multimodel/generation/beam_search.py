@@ -72,7 +72,7 @@ class BeamLoop(SamplingLoop):
         self, length: int, encoded: Tensor, mask: Tensor, ended: Tensor, constraint_state: Nested
     ) -> dict:
         beams = self.sampler.num_beams
-        batch = encoded.shape[0]
+        batch = ops.shape(encoded)[0]
         arguments = keras.tree.map_structure(
             lambda x: ops.repeat(x, beams, axis=0), (encoded, mask, ended, constraint_state)
         )
@@ -104,7 +104,7 @@ class BeamLoop(SamplingLoop):
         length = ops.where(ops.reshape(ended, (-1, beams)), state["length"], index + 1)
         scores = total / self.sampler.penalty(length)[..., None]
         # The best of all beams of an input together: a beam may have several heirs, or none.
-        flat = (total.shape[0], beams * size)
+        flat = (ops.shape(total)[0], beams * size)
         _, places = ops.top_k(ops.reshape(scores, flat), beams)
         places = ops.cast(places, "int32")
         parents, ids = places // size, ops.reshape(places % size, (-1,))

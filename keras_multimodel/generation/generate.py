@@ -28,11 +28,12 @@ from keras_multimodel.ops.compiled import (
     compiled,
     in_threads,
     rows_per_thread,
+    traces_any_shapes,
     worth_xla,
 )
 
 _MAX_BATCH = 64  # inputs of one batch
-_MAX_PROGRAMS = 24  # kept per task, two for each bucket of shapes; a few MB each
+_MAX_PROGRAMS = 24  # kept per task, without those of XLA; about 13 MB for each graph of one
 
 
 class Request(NamedTuple):
@@ -46,7 +47,10 @@ class Request(NamedTuple):
 
 
 class TaskGenerator:
-    """Generates for one task; compiles once for each bucket of shapes.
+    """Generates for one task.
+
+    A service meets ever new combinations of rows and lengths, and what they take has to end: so one
+    program serves all of them, but for the few that XLA compiles, and on JAX.
 
     Args:
         task: the task.
@@ -154,7 +158,7 @@ class TaskGenerator:
         scores = []
         for part in _slices(len(inputs), _MAX_BATCH):
             raw, ids = self.inputs.batch(inputs[part]), self.targets.batch(targets[part])
-            run = self.program(("score", shapes(raw), ids.shape), self._log_probabilities)
+            run = self.program(("score",), (shapes(raw), ids.shape), self._log_probabilities)
             # The batch has rows that only fill it.
             scores.append(ops.convert_to_numpy(run(raw, ids))[: len(inputs[part])])
         return np.concatenate(scores)
@@ -180,13 +184,14 @@ class TaskGenerator:
             return decode(prediction, raw)
         return prediction if self.write is None else prediction[prediction != PADDING]
 
-    def program(self, key: tuple, function: Callable, xla: bool = False) -> Callable:
+    def program(self, key: tuple, shape: tuple, function: Callable, xla: bool = False) -> Callable:
         """Returns the compiled `function(values, ...)` for a bucket of shapes.
 
         Args:
             key: tells programs apart. The `id` of an object may be part of it: a program keeps the
                 objects that it uses alive for as long as its key is known.
-            function: what is compiled, if no program has this key.
+            shape: the bucket.
+            function: what is compiled, if no program serves this key and bucket.
             xla: whether XLA compiles it, as long as the process has few such programs.
         """
 
@@ -194,24 +199,24 @@ class TaskGenerator:
             self.traces += 1
             return function(*args)
 
+        fixed = (*key, shape)
+        key = key if traces_any_shapes() else fixed
         with self._lock:
-            if key in self._xla_programs:
-                return self._xla_programs[key]
+            if fixed not in self._xla_programs and xla and claim_xla():
+                self._xla_programs[fixed] = compiled(counted, self.variables, xla=True)
+            if fixed in self._xla_programs:
+                return self._xla_programs[fixed]
             program = self._programs.pop(key, None)
-            if program is None and xla and claim_xla():
-                self._xla_programs[key] = compiled(counted, self.variables, xla=True)
-                return self._xla_programs[key]
-            program = program or compiled(counted, self.variables)
-            self._programs[key] = program
+            self._programs[key] = program or compiled(counted, self.variables, any_shapes=True)
             if len(self._programs) > _MAX_PROGRAMS:
                 del self._programs[next(iter(self._programs))]
-        return program
+            return self._programs[key]
 
     def _classify(self, inputs, arrays):
         classes = []
         for part in _slices(len(arrays), _MAX_BATCH):
             raw = self.inputs.batch(arrays[part])
-            run = self.program(("classify", shapes(raw)), self._predict)
+            run = self.program(("classify",), shapes(raw), self._predict)
             classes += list(ops.convert_to_numpy(run(raw)))
         return [self.decode(c, raw) for c, raw in zip(classes, inputs)]
 
@@ -219,11 +224,16 @@ class TaskGenerator:
         with keras.StatelessScope(values):
             return self.task.targets.prediction(self.read_inputs(raw))
 
-    def start(self, loop, size, values, raw, filled, constraint_state):
-        """Encodes a batch, and returns the state of `loop` before the first of `size` ids."""
+    def encode(self, values, raw):
+        """Returns a batch as the decoder reads it, whatever the length of outputs, and its mask."""
         with keras.StatelessScope(values):
             found = self.read_inputs(raw)
-            return loop.start(size, found["encoded"], found["mask"], filled, constraint_state)
+        return found["encoded"], found["mask"]
+
+    def start(self, loop, size, values, encoded, mask, filled, constraint_state):
+        """Returns the state of `loop` before the first of `size` ids."""
+        with keras.StatelessScope(values):
+            return loop.start(size, encoded, mask, filled, constraint_state)
 
     def _prepare(self, inputs, request):
         """Checks all arguments before any work starts.
@@ -285,14 +295,19 @@ class _Run:
         rows = [*inputs, *inputs[:1] * (num_rows(raw) - len(inputs))]
         constraint_state = () if constraint is None else constraint.initial_state(rows)
         cached = loop.steps is generator.steps[True]
-        key = (type(loop).__name__, loop.rows_per_input, cached, shapes(raw), size)
-        start = generator.program(("start", *key), functools.partial(generator.start, loop, size))
+        key = (type(loop).__name__, loop.rows_per_input, cached, size)
+        shape = (shapes(raw), *(np.shape(x) for x in keras.tree.flatten(constraint_state)))
+        encode = generator.program(("encode",), shapes(raw), generator.encode)
+        start = generator.program(
+            ("start", *key), shape, functools.partial(generator.start, loop, size)
+        )
         self._advance = generator.program(
             ("advance", *key, loop.sampler.key, id(constraint)),
+            shape,
             loop.advance,
             xla=generator.uses_xla(loop, limit),
         )
-        self.state = start(raw, filled, constraint_state)
+        self.state = start(*encode(raw), filled, constraint_state)
         self.state["sampler"] = [ops.convert_to_tensor(v.value) for v in loop.sampler.variables]
         self.draws = ()
         if loop.sampler.random:

@@ -6,11 +6,14 @@ at 512; attention to those chunks of the cache only that are written, 2 times at
 worth less than 25 % is not here. No part changes an output beyond rounding.
 """
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_multimodel.ops.gradients import forward_only
@@ -22,11 +25,17 @@ from keras_multimodel.typing import Tensor
 _HIDDEN = -1e9
 _XLA_FROM = 64  # ids; shorter loops never earn back the seconds that XLA takes to compile
 _MAX_XLA = 16  # programs of a process: TensorFlow keeps the code of each as long as it runs
+_MAX_FIXED = 2  # graphs of a function that TensorFlow cannot trace for any shapes
 _MIN_ROWS = 8  # of each part of a batch
 _CHUNK = 64  # positions
 
 
-def compiled(function: Callable, variables: list[keras.Variable], xla: bool = False) -> Callable:
+def compiled(
+    function: Callable,
+    variables: list[keras.Variable],
+    xla: bool = False,
+    any_shapes: bool = False,
+) -> Callable:
     """Returns a compiled `function(values, *args)` as a function of `args`.
 
     Updates of variables are dropped: generation changes no model, whatever its layers count.
@@ -37,6 +46,8 @@ def compiled(function: Callable, variables: list[keras.Variable], xla: bool = Fa
         variables: all Keras variables that the function reads.
         xla: whether TensorFlow compiles the function with XLA. A function that XLA cannot compile
             runs as a plain graph.
+        any_shapes: whether TensorFlow traces one graph for all shapes, which is up to a tenth
+            slower. A function that has to know its shapes gets a graph for each of the last few.
 
     Returns:
         A function that traces once for each set of shapes; on torch it runs eagerly.
@@ -45,6 +56,8 @@ def compiled(function: Callable, variables: list[keras.Variable], xla: bool = Fa
 
     backend = keras.backend.backend()
     if backend == "tensorflow":
+        if any_shapes:
+            return _graph_of_any_shapes(function, variables)
         graph = _tensorflow_graph(function, variables, xla)
         return _with_fallback(graph, function, variables) if xla else graph
     if backend == "jax":
@@ -70,14 +83,18 @@ def _without_gradients(function):
     return call
 
 
-def _tensorflow_graph(function, variables, xla=False):
+def _tensorflow_graph(function, variables, xla=False, any_shapes=False):
     import tensorflow as tf
 
-    @tf.function(autograph=False, jit_compile=xla)
     def inner(values, *args):
         return function(list(zip(variables, values)), *args)
 
-    @tf.function(autograph=False)
+    if xla:
+        inner = tf.function(inner, autograph=False, jit_compile=True)
+        inner._omit_frequent_tracing_warning = True
+
+    # Leaves open what differs between the shapes of two calls.
+    @tf.function(autograph=False, reduce_retracing=any_shapes)
     def run(*args):
         # Variables are read once, before any loop, and outside of XLA, which cannot read the
         # mirrored variables of a distribution strategy.
@@ -85,7 +102,30 @@ def _tensorflow_graph(function, variables, xla=False):
 
     # TensorFlow counts the traces of all functions made here as if they were one function's, and
     # would warn that it retraces too often.
-    inner._omit_frequent_tracing_warning = run._omit_frequent_tracing_warning = True
+    run._omit_frequent_tracing_warning = True
+    return run
+
+
+def _graph_of_any_shapes(function, variables):
+    """Returns a function that traces once or twice, or for each of its shapes if it has to."""
+    graph = _tensorflow_graph(function, variables, any_shapes=True)
+    fixed, lock = {}, threading.Lock()  # by shapes, in the order of their last use
+
+    def run(*args):
+        if not fixed:
+            # A block of a user may need to know a size. An error of another cause comes again.
+            with contextlib.suppress(Exception):
+                return graph(*args)
+        shapes = tuple(np.shape(x) for x in keras.tree.flatten(args))
+        with lock:
+            program = fixed.pop(shapes, None) or _tensorflow_graph(function, variables)
+        found = program(*args)
+        with lock:
+            fixed[shapes] = program
+            if len(fixed) > _MAX_FIXED:
+                del fixed[next(iter(fixed))]
+        return found
+
     return run
 
 
@@ -144,6 +184,11 @@ def materialized(x: Tensor) -> Tensor:
     from tensorflow.compiler.tf2xla.python import xla
 
     return xla.optimization_barrier(x)[0]
+
+
+def traces_any_shapes() -> bool:
+    """Returns whether one program serves all shapes, where `compiled` is asked for that."""
+    return keras.backend.backend() != "jax"
 
 
 def worth_xla(length: int) -> bool:

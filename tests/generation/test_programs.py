@@ -3,6 +3,7 @@
 import concurrent.futures
 import functools
 import gc
+import itertools
 import threading
 import warnings
 
@@ -62,31 +63,105 @@ def test_weights_are_read_anew(tmp_path):
     assert trained == written(model.task_model("copy"))
 
 
-def test_few_programs_are_kept(monkeypatch):
+@pytest.fixture
+def no_xla(monkeypatch):
+    """XLA would take seconds for each length."""
+    monkeypatch.setattr(programs, "_XLA_FROM", 1000)
+
+
+def ids_of(rows, length):
+    return [np.full(length, 2 + row % 7) for row in range(rows)]
+
+
+def num_graphs(model):
+    """Returns how many graphs TensorFlow has traced for the task."""
+    return model._generator("copy").traces
+
+
+BUCKETS = list(itertools.product((1, 2, 3, 5), (3, 9, 17, 33)))  # rows, and length of inputs
+
+
+@pytest.mark.parametrize("sampler", ["greedy", "random", "beam"])
+def test_ever_new_shapes_need_few_programs(sampler, no_xla):
+    """What 16 buckets write is what each of them writes alone, and 3 programs serve them."""
+    arguments = {"sampler": sampler, "seed": 1}
+
+    def outputs(model, rows, length):
+        found = model.generate("copy", ids_of(rows, length), **arguments)
+        return [x.tolist() for x in found]
+
+    model = build_ids()
+    expected = [outputs(model, *bucket) for bucket in BUCKETS]
+    # The first bucket; any length of inputs; any rows and lengths.
+    assert num_graphs(model) <= 3 * 3
+    traces = num_graphs(model)
+    assert [outputs(model, *bucket) for bucket in BUCKETS[::-1]] == expected[::-1]
+    assert num_graphs(model) == traces and len(model._generator("copy")._programs) == 3
+    assert [outputs(build_ids(), *bucket) for bucket in BUCKETS[::5]] == expected[::5]
+
+
+def test_scores_and_classes_of_ever_new_shapes():
+    model = build()
+    for rows, length in BUCKETS:
+        texts = ["a" * length] * rows
+        scores = model.score("text", texts, texts)
+        assert scores.shape == (rows,) and np.isfinite(scores).all()
+        assert len(model.generate("digits", INPUTS["digits"][:1] * rows)) == rows
+    traces = {name: model._generator(name).traces for name in ("text", "digits")}
+    assert traces["text"] <= 3 and traces["digits"] <= 2
+    np.testing.assert_allclose(scores, build().score("text", texts, texts), rtol=1e-5)
+
+
+def test_few_programs_are_kept(monkeypatch, no_xla):
     monkeypatch.setattr(generate, "_MAX_PROGRAMS", 4)
-    monkeypatch.setattr(programs, "_XLA_FROM", 1000)  # which would take seconds for each length
     model = build_ids()
     first = written(model, max_length=3)
-    for length in (20, 40, 70):
+    for length in (20, 40, 70, 140):
         model.generate("copy", IDS, max_length=length)
     assert len(model._generator("copy")._programs) == 4
     assert written(model, max_length=3) == first
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Static(ConvBlock):
+    """Needs to know how many rows there are."""
+
+    def initial_cache(self, batch_size, max_length, source=None, source_mask=None):
+        int(source.shape[0])
+        return super().initial_cache(batch_size, max_length, source, source_mask)
+
+    def call(self, inputs, mask=None, training=None):
+        return super().call(inputs, mask=mask, training=training)
+
+    def step(self, inputs, cache, index):
+        return super().step(inputs, cache, index)
+
+
+def test_a_block_that_needs_sizes(no_xla):
+    def make():
+        return build_ids(conv_block=Static(HIDDEN_DIM, (3, 3), dropout=0.0))
+
+    def outputs(model, rows):
+        return [x.tolist() for x in model.generate("copy", ids_of(rows, 3))]
+
+    model, rows = make(), (1, 2, 4, 8, 1, 8)
+    assert [outputs(model, n) for n in rows] == [outputs(make(), n) for n in rows]
 
 
 def test_xla_compiles_few_programs_which_are_kept(monkeypatch):
     """What TensorFlow compiled with XLA it keeps: to forget a program and make it anew adds up."""
     made = []
 
-    def compiled(function, variables, xla=False):
-        made.append(xla)
+    def compiled(function, variables, xla=False, any_shapes=False):
+        made.append((xla, any_shapes))
         return object()
 
     monkeypatch.setattr(generate, "compiled", compiled)
     monkeypatch.setattr(generate, "_MAX_PROGRAMS", 1)
     monkeypatch.setattr(programs, "_claims", iter(range(2)))
     generator = build_ids()._generator("copy")
-    found = [generator.program((key,), len, xla=True) for key in "abcdac"]
-    assert made == [True, True, False, False, False]
+    found = [generator.program((key,), (), len, xla=True) for key in "abcdac"]
+    assert made == [(True, False), (True, False), (False, True), (False, True), (False, True)]
     assert found[4] is found[0] and found[5] is not found[2]
 
 
