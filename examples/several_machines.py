@@ -3,10 +3,10 @@
 `python examples/several_machines.py` starts two workers here, on TensorFlow; with
 `KERAS_BACKEND=jax` in front, on JAX. `--workers 1` trains in one process. With `--float64`, on
 TensorFlow, the losses are the same; in float32 the sum of two workers differs in its last digit
-from that of one, which now and then gives a token to another expert. Where the environment names the workers
-(`TF_CONFIG`, or `KERAS_DISTRIBUTION_JOB_ADDRESSES`; see docs/several_machines.md), the process is
-one of them. Kill a worker, and the other ends with an error; start again, and training continues
-where it was saved last.
+from that of one, which now and then gives a token to another expert. Where the environment names
+the workers (`TF_CONFIG`, or `KERAS_DISTRIBUTION_JOB_ADDRESSES`; see docs/several_machines.md), the
+process is one of them. Kill a worker, and the other ends with an error; start again, and training
+continues where it was saved last.
 """
 
 import argparse
