@@ -141,9 +141,9 @@ def linked_weights(kind: str, whole: bytes, secret: pathlib.Path) -> bytes:
     """Returns weights of a model, the first of which lie in another file."""
     file = io.BytesIO(whole)
     with h5py.File(file, "a") as weights:
-        names = []
-        weights.visititems(lambda name, x: names.append(name) if isinstance(x, h5py.Dataset) else 0)
-        name = next(name for name in names if weights[name].size)
+        found = {}
+        weights.visititems(found.__setitem__)
+        name = next(n for n, x in found.items() if isinstance(x, h5py.Dataset) and x.size)
         shape, dtype = weights[name].shape, weights[name].dtype
         del weights[name]
         if kind == "external link":
