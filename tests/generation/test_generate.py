@@ -61,7 +61,7 @@ def test_a_stream_adds_up_to_the_whole(model, task):
         assert len(pieces) > 2
 
 
-def test_one_trace_for_each_bucket(ids_model):
+def test_one_trace_for_a_bucket_and_few_for_all_others(ids_model):
     def traces(lengths, max_length):
         ids_model.generate("copy", [np.full(n, 3) for n in lengths], max_length=max_length)
         return ids_model._generator("copy").traces
@@ -69,8 +69,10 @@ def test_one_trace_for_each_bucket(ids_model):
     first = traces([5, 8], 6)
     assert traces([5, 8], 6) == first
     assert traces([1, 7], 16) == first  # two rows, up to 8 ids in, up to 16 out
-    assert traces([9, 7], 16) == first + 2
-    assert traces([9, 16], 9) == first + 2
+    assert traces([9, 7], 16) == first + 3  # the graphs of any length
+    assert traces([20, 3, 4], 16) == first + 6  # of any number of rows, too
+    for lengths in ([9, 16], [1], [33] * 5, [9, 70, 2]):
+        assert traces(lengths, 9) == first + 6
 
 
 def test_max_length_without_an_end_is_marked(ids_model):
