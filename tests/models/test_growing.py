@@ -88,7 +88,9 @@ def test_training_the_new_task_alone_changes_no_output_of_the_others(router):
     after = {"alone": alone(more, more.tasks), "together": outputs(more)}
     for name in model.tasks:
         np.testing.assert_array_equal(after["alone"][name], before[name])
-        np.testing.assert_array_equal(after["together"][name], together[name])
+    # Experts take other rows of the new task than before: on some CPUs their products then round
+    # otherwise.
+    assert max_difference({name: after["together"][name] for name in model.tasks}, together) < 1e-6
     for name in ("kind", "more"):
         assert np.abs(after["alone"][name] - before[name]).max() > 1e-3
 
