@@ -19,16 +19,23 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module", params=["tensorflow", "jax"])
+def backend(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    _, result = worker.run(None, tmp_path_factory.mktemp("one"))
+def one(backend, tmp_path_factory):
+    before = keras.config.dtype_policy()
+    _, result = worker.run(None, tmp_path_factory.mktemp("one"), float64=backend == "tensorflow")
+    keras.config.set_dtype_policy(before)
     return result
 
 
-@pytest.fixture(scope="module", params=["tensorflow", "jax"])
-def two(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def two(backend, tmp_path_factory):
     """What both workers found; how the first ended after the second was killed; its directory."""
-    directory = tmp_path_factory.mktemp(request.param)
+    directory = tmp_path_factory.mktemp(backend)
     sockets = [socket.socket() for _ in range(2)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -37,7 +44,7 @@ def two(request, tmp_path_factory):
         each.close()
     environment = {
         **os.environ,
-        "KERAS_BACKEND": request.param,
+        "KERAS_BACKEND": backend,
         "CUDA_VISIBLE_DEVICES": "-1",
         "JAX_PLATFORMS": "cpu",
         "TF_CPP_MIN_LOG_LEVEL": "3",

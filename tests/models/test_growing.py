@@ -84,15 +84,19 @@ def test_training_the_new_task_alone_changes_no_output_of_the_others(router):
     assert not more.trainable_weights
     more.unfreeze("kind", "more")
     before, together = alone(more, more.tasks), outputs(more)
+    values = [(weight, np.array(weight)) for weight in more.trainable_weights]
     step(more, 2)
     after = {"alone": alone(more, more.tasks), "together": outputs(more)}
     for name in model.tasks:
         np.testing.assert_array_equal(after["alone"][name], before[name])
-    # Experts take other rows of the new task than before: on some CPUs their products then round
-    # otherwise.
-    assert max_difference({name: after["together"][name] for name in model.tasks}, together) < 1e-6
     for name in ("kind", "more"):
         assert np.abs(after["alone"][name] - before[name]).max() > 1e-3
+    # Beside the new tasks, whose rows now go to other experts: on some CPUs a product of another
+    # number of rows rounds otherwise. With the rows as before, nothing has changed.
+    assert max_difference({name: after["together"][name] for name in model.tasks}, together) < 1e-6
+    for weight, value in values:
+        weight.assign(value)
+    same(outputs(more), together)
 
 
 def test_a_frozen_part_survives_training_of_the_rest():
