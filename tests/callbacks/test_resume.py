@@ -15,6 +15,7 @@ from keras_multimodel.layers import ConvBlock, MoELayer
 from keras_multimodel.weighting import DWA
 from tests.models.small_models import HIDDEN_DIM, build, ids, make_tasks
 
+pytestmark = pytest.mark.usefixtures("graphs_as_written")
 EPOCHS = 2
 MODES = {
     "joint": {"batch_size": 6},  # 5 steps in an epoch
@@ -80,21 +81,6 @@ def with_first_values(model):
     """Returns the model and the first values of its variables, to be used for many trainings."""
     model.make_variables()
     return model, [keras.ops.convert_to_numpy(v) for v in all_variables(model)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def graphs_as_they_are_written():
-    """Runs graphs without TensorFlow's rewrites, which add the parts of `loss` in any order.
-
-    Of fourteen equal models, nine logged another last digit than the first; no weight differed. It
-    is the work of `Resume` that is compared here, to the bit.
-    """
-    if keras.backend.backend() == "tensorflow":
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-        yield
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-    else:
-        yield
 
 
 @pytest.fixture(scope="module")
