@@ -22,6 +22,10 @@ if keras.backend.backend() == "tensorflow":
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+    # Graphs run as they are written. TensorFlow's rewrites of a graph that runs a few times cost a
+    # fifth of its test, and they add the parts of `loss` in an order that differs from trace to
+    # trace. What tests start as processes of their own (examples, workers) has the rewrites.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def pytest_collection_finish():
@@ -45,21 +49,6 @@ def strategy():
     return tf.distribute.MirroredStrategy(
         ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
     )
-
-
-@pytest.fixture(scope="module")
-def graphs_as_written():
-    """Runs graphs without TensorFlow's rewrites, for what is compared to the bit.
-
-    They add the parts of `loss` in an order that differs from trace to trace: of fourteen equal
-    models, nine logged another last digit than the first, and no weight differed.
-    """
-    if keras.backend.backend() == "tensorflow":
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-        yield
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-    else:
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from keras_multimodel.layers import ConvBlock, MoELayer
 from keras_multimodel.weighting import DWA
 from tests.models.small_models import HIDDEN_DIM, build, ids, make_tasks
 
-pytestmark = pytest.mark.usefixtures("graphs_as_written")
 EPOCHS = 2
 MODES = {
     "joint": {"batch_size": 6},  # 5 steps in an epoch
