@@ -128,8 +128,9 @@ def model():
 def training(jit_compile: bool | str = "auto"):
     """Yields the losses of twenty steps without noise, from equal weights."""
     moe = MoELayer(HIDDEN_DIM, num_experts=4, top_k=2, router="top_k")
-    model = set_weights(build(make_tasks("copy", "digits"), moe=moe, num_mixer_blocks=0))
-    optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0)
+    sizes = {"num_encoder_blocks": 1, "num_mixer_blocks": 0}
+    model = set_weights(build(make_tasks("copy", "digits"), moe=moe, **sizes))
+    optimizer = keras.optimizers.SGD(0.02, momentum=0.9, global_clipnorm=1.0)
     model.compile(optimizer, jit_compile=jit_compile)
     batch, losses = make_batch(model.tasks.values(), (6, 3)), []
     for _ in range(20):

@@ -51,7 +51,7 @@ def strategy():
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def eagerly():
     """Runs the functions of TensorFlow step by step, for models that run once each."""
     if keras.backend.backend() == "tensorflow":

@@ -94,7 +94,7 @@ def make_model(distribution, seed, top_k):
         tasks = make_tasks("copy", "topic")
         model = build(tasks, moe=MoELayer(HIDDEN_DIM, 4, top_k, router=router), **sizes)
         set_weights(model, seed)
-        model.compile(keras.optimizers.Adam(1e-3, global_clipnorm=0.5))
+        model.compile(keras.optimizers.SGD(0.05, momentum=0.9, global_clipnorm=0.5))
     return model
 
 

@@ -28,7 +28,7 @@ def test_parity_turned_round_by_a_word_is_learned_from_both_parts():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it starts all backends itself")
-def test_accelerator_quick(tmp_path, monkeypatch):
+def test_accelerator_quick(tmp_path, monkeypatch, eagerly):
     script = load("accelerator")
     in_a_process = script.run
 

@@ -20,6 +20,7 @@ import keras_multimodel as kmm
 PACKAGE = pathlib.Path(kmm.__file__).parent
 DEFINITIONS = (ast.Module, ast.ClassDef, ast.FunctionDef)
 MARKER = "# Needs data that tensorflow-datasets has prepared."
+pytestmark = pytest.mark.usefixtures("eagerly")  # most train for a step or two
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

@@ -46,7 +46,7 @@ def train(scope):
         sizes = {"num_encoder_blocks": 1, "num_mixer_blocks": 0}
         model = set_weights(build(make_tasks("copy", "topic"), moe=moe, **sizes))
         # A limit under the first norms, so that clipping takes part.
-        model.compile(keras.optimizers.Adam(1e-3, global_clipnorm=0.5))
+        model.compile(keras.optimizers.SGD(0.05, momentum=0.9, global_clipnorm=0.5))
     use = ExpertUse(make_dataset(), batches=2, every=STEPS)
     history = model.fit(
         make_dataset(), steps_per_epoch=1, epochs=STEPS, verbose=0, callbacks=[use]

@@ -60,12 +60,11 @@ def test_readme(tmp_path, monkeypatch, capsys):
     assert loaded.generate("en_de", ["good night"]) == ["gute Nacht"]
 
 
-def test_the_study_of_the_readme(tmp_path, monkeypatch, capsys):
+def test_the_study_of_the_readme(tmp_path, monkeypatch, capsys, eagerly):
     monkeypatch.chdir(tmp_path)
     block = next(block for block in _blocks("README.md", "python") if "Study" in block)
     assert len(block.splitlines()) <= 15
-    # As it stands, with less data, fewer steps and a seed less. Nothing is traced for one step.
-    block = block.replace('compile("adam"', 'compile("adam", run_eagerly=True')
+    # As it stands, with less data, fewer steps and a seed less.
     less = {"take(4000)": "take(8)", "batch_size=64": "batch_size=16", "steps=1000": "steps=1"}
     for written, small in {**less, "seeds=3": "seeds=2", "blocks=2": "blocks=1"}.items():
         assert written in block
@@ -92,13 +91,11 @@ def _check_digits(printed):
 
 
 @pytest.mark.filterwarnings("ignore:Bad examples were skipped")
-def test_guides(tmp_path, monkeypatch, capsys):
+def test_guides(tmp_path, monkeypatch, capsys, eagerly):
     monkeypatch.chdir(tmp_path)
     names, prints = {"__name__": "guide"}, {}
     for page in GUIDES:
         for block in _blocks(f"docs/{page}.md", "python"):
-            # Nothing is traced for two steps.
-            block = block.replace("only.compile(", "only.compile(run_eagerly=True, optimizer=")
             exec(block, names)  # noqa: S102
         prints[page] = capsys.readouterr().out
     printed = "".join(prints.values())
@@ -122,11 +119,11 @@ def test_own_modality(tmp_path, monkeypatch, capsys):
     assert names["loaded"].generate("speed", raw) == written
 
 
-def test_the_page_of_backbones(tmp_path, monkeypatch, capsys):
+def test_the_page_of_backbones(tmp_path, monkeypatch, capsys, eagerly):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "backbones"}
     for block in _blocks("docs/backbones.md", "python"):
-        exec(block.replace('compile("adam"', 'compile("adam", run_eagerly=True'), names)  # noqa: S102
+        exec(block, names)  # noqa: S102
     assert set(ast.literal_eval(capsys.readouterr().out)) <= {"save", "open"}
     assert not any(weight.trainable for weight in names["backbone"].weights)
     raw = [np.zeros((28, 28, 3), "uint8")]
@@ -143,14 +140,12 @@ def test_the_page_of_backbones(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(beside, alone, atol=1e-5)
 
 
-def test_the_page_of_rows(tmp_path, monkeypatch, capsys):
+def test_the_page_of_rows(tmp_path, monkeypatch, capsys, eagerly):
     monkeypatch.chdir(tmp_path)
     table, *others = _blocks("docs/rows.md", "python")
     assert len(table.split("import keras_multimodel as kmm")[1].strip().splitlines()) <= 12
-    # Nothing is traced for two steps.
     names = {"__name__": "rows"}
     for block in (table, *others):
-        block = block.replace('compile("adam"', 'compile("adam", run_eagerly=True')
         exec(block, names)  # noqa: S102
     assert capsys.readouterr().out == "2\n['emoji']\n(2,)\n"
     (own,) = [block for block in others if "class PlaceModality" in block]

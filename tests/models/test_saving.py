@@ -49,8 +49,8 @@ def make_tasks():
 @pytest.fixture(scope="module")
 def fitted():
     keras.utils.set_random_seed(1)
-    model = build(make_tasks())
-    model.compile(keras.optimizers.Adam(0.01))
+    model = build(make_tasks(), num_encoder_blocks=1, num_mixer_blocks=0)
+    model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
     x, y = make_batch(model.tasks.values(), (5, 4, 3, 6))
     history = model.fit(x, y, batch_size=2, epochs=2, verbose=0)
     return model, x, y, history.history
@@ -104,7 +104,7 @@ def test_5_a_loaded_model_goes_on_training_as_the_saved_one(fitted, reread):
 def test_5_weights_alone_come_back(fitted, reread):
     model, x, _, _ = fitted
     model.save_weights(reread[0] / "model.weights.h5")
-    other = build(make_tasks())
+    other = build(make_tasks(), num_encoder_blocks=1, num_mixer_blocks=0)
     other.load_weights(reread[0] / "model.weights.h5")
     outputs = numpy_outputs(other(x, training=False))
     assert max_difference(outputs, reread[2]) < 1e-5

@@ -18,7 +18,7 @@ each_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: type
 @pytest.fixture(scope="module", params=METHODS, ids=lambda method: type(method).__name__)
 def fitted(request):
     model = make_model(b=0.5)
-    model.compile(keras.optimizers.Adam(0.01), task_weighting=request.param)
+    model.compile(keras.optimizers.SGD(0.02), task_weighting=request.param)
     x, y = make_batch(8)
     fit = model.fit(x, y, batch_size=4, epochs=4, validation_data=(x, y), verbose=0)
     return model, fit.history
