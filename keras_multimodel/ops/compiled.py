@@ -96,6 +96,8 @@ def _tensorflow_graph(function, variables, xla=False, any_shapes=False):
     # Leaves open what differs between the shapes of two calls.
     @tf.function(autograph=False, reduce_retracing=any_shapes)
     def run(*args):
+        # Where `tf.config.run_functions_eagerly` is on, arrays arrive as they were given.
+        args = keras.tree.map_structure(ops.convert_to_tensor, args)
         # Variables are read once, before any loop, and outside of XLA, which cannot read the
         # mirrored variables of a distribution strategy.
         return inner([tf.convert_to_tensor(v.value) for v in variables], *args)

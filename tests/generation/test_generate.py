@@ -106,6 +106,21 @@ def test_scores_are_those_of_the_whole_model(ids_model):
     assert np.isclose(score, log_probability[np.arange(3), target].sum(), rtol=1e-4)
 
 
+def test_functions_that_run_eagerly_write_and_score_the_same(ids_model, request):
+    """As `tf.config.run_functions_eagerly` has them, for debugging."""
+    inputs = [np.array([3, 4, 5, 1]), np.array([7, 1])]
+
+    def found():
+        texts = [text.tolist() for text in ids_model.generate("copy", inputs, max_length=4)]
+        return texts, ids_model.score("copy", inputs, inputs)
+
+    texts, scores = found()
+    request.getfixturevalue("eagerly")
+    again, same = found()
+    assert again == texts
+    np.testing.assert_allclose(same, scores, rtol=1e-5)
+
+
 def test_generation_changes_no_weight(ids_model):
     before = [ops.convert_to_numpy(v).copy() for v in ids_model.variables]
     ids_model.generate("copy", [np.array([3, 4, 1])], max_length=3)
