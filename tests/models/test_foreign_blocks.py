@@ -94,3 +94,21 @@ def test_masks_reach_the_block(name):
 def test_what_looks_ahead_is_refused_where_a_task_writes():
     with pytest.raises(ValueError, match="`conv_block` must be causal in the decoder"):
         kmm.MultiModel(make_tasks("copy"), HIDDEN_DIM, conv_block=BLOCKS["encoder"](), moe=None)
+
+
+def test_a_class_that_is_defined_anew_is_checked_anew():
+    """As in a notebook, whose cell has changed and runs once more."""
+
+    def build_of_one_name(look_ahead):
+        @keras.saving.register_keras_serializable(package="test_foreign_blocks")
+        class Own(keras.layers.Layer):
+            def call(self, x):
+                return x + keras.ops.flip(x, 1) if look_ahead else x
+
+        block = keras.Sequential([keras.Input((None, HIDDEN_DIM)), Own()])
+        sizes = {"num_encoder_blocks": 1, "num_decoder_blocks": 1}
+        kmm.MultiModel(make_tasks("copy"), HIDDEN_DIM, conv_block=block, moe=None, **sizes)
+
+    build_of_one_name(look_ahead=False)
+    with pytest.raises(ValueError, match="`conv_block` must be causal in the decoder"):
+        build_of_one_name(look_ahead=True)
