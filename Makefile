@@ -66,7 +66,7 @@ test-latest: $(LATEST_INSTALLED)
 	$(LATEST) -m pytest
 
 notebooks: $(INSTALLED)
-	$(PY) -m pytest --nbmake --overwrite --nbmake-timeout=600 notebooks
+	$(PY) -m pytest --nbmake --overwrite --nbmake-timeout=900 --numprocesses=2 notebooks
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
