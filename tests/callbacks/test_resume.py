@@ -68,7 +68,7 @@ def make_model(scope=contextlib.nullcontext, moe="noisy"):
             num_mixer_blocks=0,
             num_decoder_blocks=0,
         )
-        model.compile(keras.optimizers.SGD(0.1, momentum=0.9))
+        model.compile(keras.optimizers.SGD(0.02, momentum=0.9))
     return model
 
 
@@ -386,7 +386,7 @@ def test_a_directory_that_went_bad_is_found_before_the_first_step(model, tmp_pat
 @pytest.mark.parametrize("cut", [7, 11])  # in the second epoch of five steps, and in the third
 def test_the_epochs_of_a_task_weighting_end_as_without_a_cut(tmp_path, cut):
     weighed = make_model(moe=None)
-    weighed.compile(keras.optimizers.SGD(0.1, momentum=0.9), task_weighting=DWA(0.1))
+    weighed.compile(keras.optimizers.SGD(0.02, momentum=0.9), task_weighting=DWA(0.1))
     weighed = with_first_values(weighed)
     expected = fit(fresh(weighed, 0), tmp_path / "uncut")
     assert np.ptp(expected[1]["copy_weight"]) > 1e-3
