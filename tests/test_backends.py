@@ -59,7 +59,7 @@ def test_7_another_backend_gives_the_same(there, here):
 
 
 def test_twenty_steps_on_another_backend_have_the_same_losses(there, here):
-    """Not to 1e-4: Adam divides by the size of a gradient, and makes much of its last bits."""
+    """Not to 1e-4: in twenty steps the last bits of a gradient become larger ones."""
     assert here["training"][-1] < here["training"][0] - 0.1  # they are no constants
     np.testing.assert_allclose(there["training"], here["training"], rtol=0, atol=1e-3)
 

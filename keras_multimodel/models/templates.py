@@ -10,7 +10,7 @@ from keras import ops
 from keras_multimodel import _keras_compat
 from keras_multimodel.layers.blocks import call_block
 
-# Configs of blocks that were found to be causal: a study builds its blocks many times.
+# Classes and configs of blocks that were found to be causal: a study builds its blocks many times.
 _CAUSAL: set[tuple] = set()
 
 

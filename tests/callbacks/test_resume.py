@@ -147,7 +147,7 @@ def uncut(model, tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("error:Your input ran out of data")
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     mode=st.sampled_from(sorted(MODES)),
     cuts=st.lists(st.integers(1, 9), min_size=1, max_size=2),
