@@ -17,7 +17,7 @@ LATEST = .venv-latest/bin/python
 LATEST_INSTALLED = .venv-latest/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: install demo preset evaluate-preset claims test test-latest coverage notebooks lint
+.PHONY: install demo preset evaluate-preset claims test test-slow test-latest coverage notebooks lint
 .PHONY: docs docs-figures docs-terminal docs-notebook dist
 
 install: $(INSTALLED)
@@ -59,14 +59,22 @@ claims: $(INSTALLED)
 	$(PY) examples/claims.py
 	$(PY) examples/claims.py --tables
 
+PYTEST = $(PY) -m pytest -p no:nbmake --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
 test: $(INSTALLED)
-	$(PY) -m pytest -p no:nbmake --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(PYTEST) -m "not slow"
+
+# Whole trainings, other processes and backends: what `make test` leaves out.
+test-slow: $(INSTALLED)
+	$(PYTEST) -m slow
 
 test-latest: $(LATEST_INSTALLED)
 	$(LATEST) -m pytest
 
+NOTEBOOKS ?= notebooks
+
 notebooks: $(INSTALLED)
-	$(PY) -m pytest --nbmake --overwrite --nbmake-timeout=900 --numprocesses=2 notebooks
+	$(PY) -m pytest --nbmake --overwrite --nbmake-timeout=900 --numprocesses=2 $(NOTEBOOKS)
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
@@ -75,10 +83,9 @@ lint: $(INSTALLED)
 	.venv/bin/lint-imports
 	$(PY) -m basedpyright
 
-# The tests once more with every line counted: slower than `make test`, so it stands apart.
+# All tests once more, with every line counted.
 coverage: $(INSTALLED)
-	$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
-		--cov --cov-report=term-missing
+	$(PYTEST) --cov --cov-report=term-missing
 
 # The site in `site`. A warning, such as one of a dead link, is an error.
 docs: $(INSTALLED)

@@ -9,6 +9,8 @@ import sys
 import keras
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
 
 

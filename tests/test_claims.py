@@ -25,6 +25,7 @@ def claims():
         sys.path.remove(str(EXAMPLES))
 
 
+@pytest.mark.slow
 def test_a_study_that_is_killed_has_the_same_tables(claims, tmp_path, monkeypatch):
     # The cheapest task, as if it were joint, and alone: that is enough to be killed in between.
     sizes = dataclasses.replace(claims.QUICK, tasks=("digits",), hidden_dim=8, epochs=1)

@@ -16,9 +16,12 @@ import tensorflow as tf
 import keras_multimodel as kmm
 from keras_multimodel.layers import NoisyTopKRouter
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        keras.backend.backend() != "tensorflow", reason="strategies are TensorFlow's"
+    ),
+]
 STEPS = 20
 EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "eight_tasks.py"
 

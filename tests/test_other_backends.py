@@ -9,6 +9,8 @@ import pytest
 
 from tests.layers.test_alone import LAYERS
 
+pytestmark = pytest.mark.slow
+
 # In one process: it takes seconds to import a backend.
 ALL = [
     "tests/callbacks/test_input_wait.py::test_slow_and_fast_input_of_other_backends",

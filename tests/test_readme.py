@@ -34,6 +34,7 @@ def _blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Bad examples were skipped")
 def test_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -60,6 +61,7 @@ def test_readme(tmp_path, monkeypatch, capsys):
     assert loaded.generate("en_de", ["good night"]) == ["gute Nacht"]
 
 
+@pytest.mark.slow
 def test_the_study_of_the_readme(tmp_path, monkeypatch, capsys, eagerly):
     monkeypatch.chdir(tmp_path)
     block = next(block for block in _blocks("README.md", "python") if "Study" in block)
@@ -90,6 +92,7 @@ def _check_digits(printed):
     assert np.mean(np.array(spelled) == [words[label] for label in true]) >= 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Bad examples were skipped")
 def test_guides(tmp_path, monkeypatch, capsys, eagerly):
     monkeypatch.chdir(tmp_path)

@@ -14,9 +14,12 @@ import pytest
 
 from tests import several_machines_worker as worker
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="starts processes of both backends"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        keras.backend.backend() != "tensorflow", reason="starts processes of both backends"
+    ),
+]
 
 
 @pytest.fixture(scope="module", params=["tensorflow", "jax"])

@@ -9,9 +9,12 @@ import pytest
 
 import keras_multimodel as kmm
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="the data is the same on every backend"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        keras.backend.backend() != "tensorflow", reason="the data is the same on every backend"
+    ),
+]
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 
 

@@ -6,6 +6,8 @@ import pathlib
 import keras
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("keras_tuner")
 EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "tune.py"
 

@@ -67,7 +67,8 @@ class Study:
 
     Raises:
         ValueError: an argument is out of range, `data` has no two or three parts, `logger` has no
-            `log`, or no width matches the reference. At the first run: `folder` is a file.
+            `log`, or no width matches the reference. Before the first training: `folder` is a
+            file, or `evaluate` logs no such metric.
 
     Example:
 
@@ -132,6 +133,7 @@ class Study:
         self.logger = logger
         self.reference = next(iter(self.variants))
         self.costs: dict[str, Cost] = {}
+        self._metrics_found = False
         self._data = digest(describe(self.data))
         self._models: dict[str, str] = {}
         self._records: dict[tuple[str, int], dict[str, Any]] = {}
@@ -282,6 +284,7 @@ class Study:
 
     def _train(self, name, seed, configuration, folder) -> dict[str, Any]:
         start = time.time()
+        self._check_metrics(name, seed)
         model = self._new_model(name, seed)
         train, *between, held_out = self._parts_for(model, seed)
         validation = between[0] if between else None
@@ -301,6 +304,20 @@ class Study:
             "seconds": round(time.time() - start, 1),
             **surroundings(),
         }
+
+    def _check_metrics(self, name, seed):
+        """Finds a misspelt metric before the first training, which may take hours."""
+        if self._metrics_found or callable(self.metrics):
+            return
+        model = self._new_model(name, seed)
+        held_out = self._parts_for(model, seed)[-1]
+        if isinstance(held_out, tuple):
+            batch = keras.tree.map_structure(lambda array: array[:8], held_out)
+        else:
+            batch = next(iter(held_out))
+        if not set(self.metrics) <= set(model.test_on_batch(*batch, return_dict=True)):
+            self._measure(model, held_out)  # a batch may be without rows of some task
+        self._metrics_found = True
 
     def _measure(self, model, held_out) -> dict[str, float]:
         if callable(self.metrics):

@@ -235,5 +235,9 @@ def test_bad_arguments():
             study(**changed)
     with pytest.raises(ValueError, match="`width` must be an argument .* width='hidden_dim'"):
         study(match="parameters").plan()
+
+    def fit(*arguments):
+        pytest.fail("it was trained")
+
     with pytest.raises(ValueError, match="`metrics` must be among .*mae.* Received: 'other'"):
-        study(metrics=["other"], variants={"one": {}}, seeds=1).run()
+        study(metrics=["other"], variants={"one": {}}, seeds=1, fit=fit).run()

@@ -125,6 +125,7 @@ def watched(tmp_path_factory):
     return SimpleNamespace(model=model, folder=folder, messages=messages, **uses)
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_it():
     plain, expected = fit([], epochs=2, rate=0.1)
     watched, history = fit([ExpertUse(data(), threshold=0.0)], epochs=2, rate=0.1)

@@ -234,6 +234,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(files.fcntl is None, reason="there are no locks")
 def test_a_directory_is_that_of_one_process(tmp_path):
     arguments = [sys.executable, "-c", _LOCKS, files.__file__, str(tmp_path)]

@@ -146,6 +146,7 @@ def uncut(model, tmp_path_factory):
     return {mode: train(fresh(model, 0), tmp_path_factory.mktemp("uncut"), mode) for mode in MODES}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:Your input ran out of data")
 @settings(max_examples=10, deadline=None)
 @given(
@@ -167,6 +168,7 @@ def test_a_run_cut_at_any_step_ends_as_the_uncut_run(
     assert_same(result, uncut[mode])
 
 
+@pytest.mark.slow
 def test_another_process(tmp_path):
     model = with_first_values(make_model(moe=None))
     expected = train(fresh(model, 0), tmp_path / "uncut", "steps")
@@ -174,6 +176,7 @@ def test_another_process(tmp_path):
     assert_same(train(make_model(moe=None), tmp_path / "cut", "steps"), expected)
 
 
+@pytest.mark.slow
 def test_two_replicas(tmp_path, strategy):
     model = with_first_values(make_model(strategy.scope, moe=None))
     expected = train(fresh(model, 0), tmp_path / "uncut", "steps")
@@ -181,6 +184,7 @@ def test_two_replicas(tmp_path, strategy):
     assert_same(train(fresh(model, 1), tmp_path / "cut", "steps"), expected)
 
 
+@pytest.mark.slow
 def test_a_training_that_has_ended_goes_on_with_more_epochs_only(model, uncut, tmp_path):
     values, history = train(fresh(model, 0), tmp_path, "joint", epochs=1)
     assert [len(values) for values in history.values()] == [1] * len(history)
@@ -191,6 +195,7 @@ def test_a_training_that_has_ended_goes_on_with_more_epochs_only(model, uncut, t
     assert_same(train(fresh(model, 2), tmp_path, "joint"), uncut["joint"])
 
 
+@pytest.mark.slow
 def test_an_error_in_a_resumed_training_leaves_nothing_behind(model, uncut, tmp_path):
     assert train(fresh(model, 0), tmp_path / "cut", "joint", cut=7) is None
     assert train(fresh(model, 1), tmp_path / "cut", "joint", cut=1) is None  # in the second epoch
@@ -263,6 +268,7 @@ class Stopping(keras.callbacks.EarlyStopping):
         self.best, self.wait = None if np.isnan(best) else best, int(state["wait"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:Your input ran out of data")
 @pytest.mark.parametrize("cut, before", [(2, True), (2, False), (8, True)])
 def test_early_stopping_ends_a_resumed_training_as_the_uncut_one(model, tmp_path, cut, before):
@@ -383,6 +389,7 @@ def test_a_directory_that_went_bad_is_found_before_the_first_step(model, tmp_pat
     assert steps.count == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [7, 11])  # in the second epoch of five steps, and in the third
 def test_the_epochs_of_a_task_weighting_end_as_without_a_cut(tmp_path, cut):
     weighed = make_model(moe=None)

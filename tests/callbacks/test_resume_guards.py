@@ -41,6 +41,7 @@ def assert_same(result, expected):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("callbacks", [[], [StopOnDivergence()]])
 def test_a_training_that_diverged_resumes_from_the_last_good_step(model, tmp_path, callbacks):
     good = {"a": Broken(None, 10**9)}
@@ -57,6 +58,7 @@ def test_a_training_that_diverged_resumes_from_the_last_good_step(model, tmp_pat
     assert_same(result, expected)
 
 
+@pytest.mark.slow
 def test_a_state_from_which_training_diverges_at_once_gives_way(model, tmp_path):
     """The last step makes weights that are finite, and so large that the next loss explodes."""
 
@@ -120,6 +122,7 @@ def callbacks_of_keras(path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [3, 6])
 def test_callbacks_of_keras_go_on(model, tmp_path, cut):
     def run(name, *more):

@@ -21,6 +21,8 @@ from keras_multimodel.ops import compiled as programs
 from tests.generation.writers import INPUTS, NoEnd, build, build_ids
 from tests.models.small_models import HIDDEN_DIM, set_weights
 
+pytestmark = pytest.mark.slow
+
 IDS = [np.array([3, 4, 5, 1]), np.array([7, 1]), np.array([6, 2, 6, 2, 1])]
 
 

@@ -111,5 +111,6 @@ def check(counts, few, warned):
         assert counts["train"][0] == counts["train"][1] and counts["test"][0] == counts["test"][1]
 
 
+@pytest.mark.slow
 def test_few_programs():
     check(*train_and_count())

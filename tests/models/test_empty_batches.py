@@ -77,6 +77,7 @@ def test_a_step_of_one_task_trains_its_nets_alone(model, batch, task):
         assert together[name].shape[0] == 0
 
 
+@pytest.mark.slow
 def test_logs_tell_of_the_rows_that_were_there(model, batch):
     def steps(*tasks):
         def generate():

@@ -103,6 +103,7 @@ def array_exports(model, folder):
     return {key: np.load(path.with_suffix(".arrays.out.npz")) for key, path in found.items()}
 
 
+@pytest.mark.slow
 @on_tensorflow
 @pytest.mark.parametrize("name", RAW)
 def test_raw_inputs_give_the_outputs_of_generate(model, raw_exports, name):
@@ -120,6 +121,7 @@ def test_rows_with_parts_give_the_outputs_of_generate(row_model, raw_exports):
     np.testing.assert_allclose(raw_exports["price"]["outputs"], prices, atol=1e-4)
 
 
+@pytest.mark.slow
 @on_tensorflow
 @pytest.mark.parametrize("form", ["saved_model", "litert", "onnx"])
 @pytest.mark.parametrize("name", ["text", "digits"])

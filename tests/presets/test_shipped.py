@@ -56,6 +56,7 @@ def test_the_card_tells_what_is_measured(model, card, task):
         assert round(value, digits) == pytest.approx(float(shown), abs=0.0051), measure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["en_de", "de_en", "en_fr", "fr_en"])
 def test_translations_are_better_than_copies(model, task):
     pairs = [*kmm.datasets.load(task, "test").shard(50, 0).as_numpy_iterator()]

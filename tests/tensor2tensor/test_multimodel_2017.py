@@ -232,6 +232,7 @@ def test_saves_and_loads(options, tmp_path):
     np.testing.assert_allclose(ops.convert_to_numpy(loaded(features)), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_trains_on_the_shipped_translations_and_generates():
     pairs = list(kmm.datasets.load("en_de").take(256).as_numpy_iterator())
     sentences = [pair[key] for pair in pairs for key in ("inputs", "targets")]

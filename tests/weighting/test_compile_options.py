@@ -53,6 +53,7 @@ def test_gradient_accumulation_steps(name):
         np.testing.assert_allclose(weight, np.mean(apart, axis=0), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not on_tensorflow, reason="one backend: Keras' own loop over the steps")
 @pytest.mark.parametrize("name", ["none", "grad_norm"])
 def test_steps_per_execution(name):
@@ -86,6 +87,7 @@ def test_mixed_precision(name, policy):
     assert any((a != b).any() for a, b in zip(before, after))
 
 
+@pytest.mark.slow
 def test_a_schedule_with_all_of_them():
     """One task a step, accumulated over two steps, in bfloat16."""
     x, y = make_batch(8)

@@ -120,6 +120,7 @@ def test_the_scale_of_a_loss_changes_no_step(weighting):
     np.testing.assert_allclose(*weights, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", [PCGrad(), GradNorm()])
 def test_a_step_that_overflows_leaves_the_state_as_it_was(weighting):
     model = make_model()

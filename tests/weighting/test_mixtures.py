@@ -44,6 +44,7 @@ def examples():
     return sets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_fit_trains_on_the_first_epochs_and_evaluate_on_the_next(model, monkeypatch, mode):
     begun = []

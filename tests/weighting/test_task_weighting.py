@@ -39,6 +39,7 @@ def test_evaluation_reports_the_plain_losses(fitted):
     np.testing.assert_allclose(history["val_loss"], plain, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_saved_model_keeps_method_state_and_optimizer(fitted, tmp_path):
     model, _ = fitted
     model.save(tmp_path / "model.keras")

@@ -27,6 +27,7 @@ def kinds(parts):
     return {path: tuple(n) for path, n in parts.items() if path.startswith("parts/")}
 
 
+@pytest.mark.slow
 def test_every_expert_kernel_is_spread_and_nothing_else(results):
     sharded, alone = kinds(results["sharded"]), kinds(results["alone"])
     assert sharded.keys() == alone.keys() and len(sharded) >= 11

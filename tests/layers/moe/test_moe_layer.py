@@ -362,6 +362,7 @@ def test_experts_start_as_dense_layers_do():
         assert 0.54 < np.abs(array(kernel)).max() < 0.548
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_two_replicas_train_as_one_device(strategy):
     """Losses, weights, counters and bias; replicas change turns in each of the two layers."""
