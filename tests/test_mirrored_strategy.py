@@ -115,6 +115,7 @@ def test_the_trained_models_predict_the_same(one, two):
         np.testing.assert_allclose(outputs[1][name], outputs[0][name], atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [3, 1])
 def test_rows_that_do_not_divide_among_the_replicas(strategy, rows):
     import tensorflow as tf
@@ -141,6 +142,7 @@ def test_rows_that_do_not_divide_among_the_replicas(strategy, rows):
             np.testing.assert_allclose(theirs[name], mine[name], rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_rows_with_gaps(strategy):
     """The replicas have other gaps: one has no picture at all, and no price."""
     import tensorflow as tf

@@ -114,7 +114,9 @@ class _RawTask(tf.Module):
         limit = self._task.max_input_length
         if limit is not None and array.shape.rank > 1 and array.shape[1] is None:
             message = f"`inputs` of task {self._task.name!r} must have at most {limit} positions"
-            tf.debugging.assert_less_equal(tf.shape(array)[1], limit, message)
+            short = tf.debugging.assert_less_equal(tf.shape(array)[1], limit, message)
+            with tf.control_dependencies([short]):
+                array = tf.identity(array)
         return array
 
 

@@ -27,7 +27,13 @@ def train(scope, method, **arguments):
     return model.fit(batches.repeat(3), steps_per_epoch=1, epochs=6, verbose=0).history, model
 
 
-@pytest.mark.parametrize("method", [Uncertainty(), DWA(0.2), GradNorm(), PCGrad(seed=0)])
+SLOW = [
+    pytest.param(method, marks=pytest.mark.slow)
+    for method in (DWA(0.2), GradNorm(), PCGrad(seed=0))
+]
+
+
+@pytest.mark.parametrize("method", [Uncertainty(), *SLOW])
 def test_two_replicas_train_as_one(strategy, method):
     (one, mine), (two, theirs) = (
         train(contextlib.nullcontext(), method, run_eagerly=True),

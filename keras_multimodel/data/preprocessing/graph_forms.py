@@ -234,7 +234,9 @@ def _decode_image(content):
     """Decodes a file to uint16 `(height, width, 4)`, as `image_files.decode_image` reads it."""
     known = [tf.equal(tf.strings.substr(content, 0, len(head)), head) for head in (_PNG, _JPEG)]
     message = "inputs must be PNG or JPEG files"
-    tf.debugging.Assert(known[0] | known[1], [message])
+    # Else the decoder, which does not wait for it, may be first to fail, with an error of its own.
+    with tf.control_dependencies([tf.debugging.Assert(known[0] | known[1], [message])]):
+        content = tf.identity(content)
     # Of a file that ends before, `substr` writes the bytes in its error, which are no UTF-8.
     longer = tf.strings.join([content, tf.constant(bytes(_PNG_COLORS + 1))])
     head = tf.io.decode_raw(tf.strings.substr(longer, _PNG_DEPTH, 2), tf.uint8)
