@@ -143,6 +143,7 @@ def test_the_page_of_backbones(tmp_path, monkeypatch, capsys, eagerly):
     np.testing.assert_allclose(beside, alone, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_page_of_rows(tmp_path, monkeypatch, capsys, eagerly):
     monkeypatch.chdir(tmp_path)
     table, *others = _blocks("docs/rows.md", "python")

@@ -72,6 +72,7 @@ def data(model, seed):
     return (x, y), (x, y)
 
 
+@pytest.mark.slow
 def test_runs_start_from_the_joint_weights(joint, tmp_path):
     before = [keras.ops.convert_to_numpy(weight) for weight in joint.weights]
 

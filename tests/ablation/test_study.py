@@ -48,6 +48,7 @@ def finished(tmp_path_factory):
     return matched, matched.run(), folder, logger
 
 
+@pytest.mark.slow
 def test_variants_have_the_parameters_of_the_reference(finished):
     matched, results, _, _ = finished
     rows = {row["variant"]: row for row in results.rows()}

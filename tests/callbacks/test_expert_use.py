@@ -134,6 +134,7 @@ def test_training_is_the_same_with_it():
         np.testing.assert_array_equal(array(weight), array(other), err_msg=weight.path)
 
 
+@pytest.mark.slow
 def test_measures_every_so_many_epochs_and_the_last(watched):
     use = watched.seldom
     assert list(watched.logged.history) == [0, 1, 2, 3, 4]

@@ -153,6 +153,7 @@ def test_a_callback_whose_state_is_no_array(model, tmp_path):
         fit(model, tmp_path, [Bad()])
 
 
+@pytest.mark.slow
 def test_a_training_that_a_callback_stops_in_an_epoch_resumes_there(model, tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

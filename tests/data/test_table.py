@@ -112,6 +112,7 @@ def test_trains_from_a_frame_and_generates_for_one(folder):
     assert set(model.generate("kind", frame)) <= {"hat", "shoe"}
 
 
+@pytest.mark.slow
 def test_the_printed_python_trains_to_the_same_weights(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     sizes = {"num_encoder_blocks": 0, "num_mixer_blocks": 0, "num_decoder_blocks": 1}

@@ -115,6 +115,7 @@ def dataset(inputs, targets):
     return tf.data.Dataset.from_tensor_slices({"inputs": inputs, "targets": targets})
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_evaluate_measures_each_task_by_its_kind(model):
     text = ["one", "two", "three"]
     silence = np.random.default_rng(0).normal(size=(3, 4000)).astype("float32")

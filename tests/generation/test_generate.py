@@ -21,7 +21,9 @@ def ids_model():
     return build_ids()
 
 
-@pytest.mark.parametrize("task", WRITERS)
+@pytest.mark.parametrize(
+    "task", ["text", *(pytest.param(t, marks=pytest.mark.slow) for t in WRITERS if t != "text")]
+)
 def test_cached_equals_recomputed_and_rows_stand_alone(model, task):
     inputs = INPUTS[task]
     cached = model.generate(task, inputs)
@@ -61,6 +63,7 @@ def test_a_stream_adds_up_to_the_whole(model, task):
         assert len(pieces) > 2
 
 
+@pytest.mark.slow
 def test_one_trace_for_a_bucket_and_few_for_all_others(ids_model):
     def traces(lengths, max_length):
         ids_model.generate("copy", [np.full(n, 3) for n in lengths], max_length=max_length)

@@ -22,7 +22,9 @@ def model():
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("task", INPUTS)
+@pytest.mark.parametrize(
+    "task", ["text", *(pytest.param(t, marks=pytest.mark.slow) for t in INPUTS if t != "text")]
+)
 def test_rows_stand_alone(model, task, sampler):
     inputs, sampler = INPUTS[task], SAMPLERS[sampler]
     outputs = model.generate(task, inputs, sampler, seed=SEEDS)

@@ -70,6 +70,7 @@ def test_bad_seeds(seed):
         row_seeds(seed, None, 3)
 
 
+@pytest.mark.slow
 def test_rows_equal_the_same_inputs_one_by_one():
     model = build_ids()
     inputs = [np.array([3, 4, 5, 1]), np.array([7, 1]), np.array([6, 2, 6, 2, 6, 2, 6, 2, 6, 1])]

@@ -98,6 +98,7 @@ def generate(block, **arguments):
     return [list(x) for x in outputs[0]]
 
 
+@pytest.mark.slow
 def test_a_block_that_steps_needs_no_warning():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*initial_cache")
@@ -113,6 +114,7 @@ def test_a_block_without_the_protocol_generates_with_one_warning():
     assert outputs == generate(SteppingMean())
 
 
+@pytest.mark.slow
 def test_beam_search_reorders_what_it_keeps():
     arguments = {"sampler": "beam", "max_length": 4}
     assert generate(RunningMean(), **arguments) == generate(SteppingMean(), **arguments)
@@ -125,7 +127,7 @@ def test_without_attention():
 
 
 @pytest.mark.parametrize("block", [Prefixed, HalfRate])
-@pytest.mark.parametrize("sampler", ["greedy", "beam"])
+@pytest.mark.parametrize("sampler", [pytest.param("greedy", marks=pytest.mark.slow), "beam"])
 def test_attention_within_a_block_has_positions_of_its_own(block, sampler):
     outputs = generate(block(), sampler=sampler, max_length=11, constraint=NO_END)
     assert [len(x) for x in outputs] == [11, 11]

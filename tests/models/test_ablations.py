@@ -55,6 +55,7 @@ ABLATIONS = {
 }
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_trains_and_comes_back(name, tmp_path):
     model = build(make_tasks("copy", "topic"), num_encoder_blocks=1, **ABLATIONS[name]())

@@ -179,6 +179,7 @@ def test_what_makes_the_arrays_is_beside_the_model(row_model, raw_exports, folde
     assert found["targets"]["config"] == trees.get_config()
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_parts_and_later_training(tmp_path):
     text = kmm.layers.TextModality(11, HIDDEN_DIM)
@@ -276,6 +277,7 @@ def test_what_other_runtimes_cannot_express(tmp_path):
         small.export_task("topic", tmp_path, "litert", input_length=8)
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_the_server_takes_rows_and_arrays(
     row_model, raw_exports, array_exports, folder, monkeypatch

@@ -75,7 +75,9 @@ def test_a_new_task_changes_no_output_of_the_others():
     np.testing.assert_array_equal(model.score("copy", ids, ids), more.score("copy", ids, ids))
 
 
-@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize(
+    "router", [pytest.param("noisy_top_k", marks=pytest.mark.slow), "bias_balanced"]
+)
 def test_training_the_new_task_alone_changes_no_output_of_the_others(router):
     model = trained(router)
     text = TextModality(13, HIDDEN_DIM, name="other_text")
@@ -161,6 +163,7 @@ def test_a_removed_task_takes_its_weights_along():
     assert max_difference(before, outputs(again)) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -89,6 +89,7 @@ def test_5_a_fresh_process_generates_the_same(reread):
         assert list(there[name]) == outputs
 
 
+@pytest.mark.slow
 def test_5_a_loaded_model_goes_on_training_as_the_saved_one(fitted, reread):
     model, x, y, _ = fitted
     again = keras.saving.load_model(reread[0] / "model.keras")

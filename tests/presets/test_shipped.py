@@ -47,7 +47,10 @@ def test_its_summary_fits_on_a_page(model):
     assert max(map(len, lines)) <= 120
 
 
-@pytest.mark.parametrize("task", ["digits", "parse", "speech"])
+SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in ("parse", "speech")]
+
+
+@pytest.mark.parametrize("task", ["digits", *SLOW])
 def test_the_card_tells_what_is_measured(model, card, task):
     found = evaluate(model, {task: kmm.datasets.load(task, "test")}, batch_size=64)[task]
     for measure, value in found.items():

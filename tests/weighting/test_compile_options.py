@@ -38,6 +38,7 @@ def trained(name, batches, **options):
     return before, after
 
 
+@pytest.mark.slow
 @every_method
 def test_gradient_accumulation_steps(name):
     """Two accumulated steps are one step along the mean of their gradients."""

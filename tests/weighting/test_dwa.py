@@ -100,6 +100,7 @@ class Evaluates(keras.callbacks.Callback):
             self.seen.append((before, state(self.model)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has the state in its step")
 def test_an_evaluation_in_the_middle_of_an_epoch_does_not_end_it():
     x, y = make_batch(8)

@@ -72,6 +72,7 @@ def test_pc_grad_steps_along_the_projected_sum(start):
     assert logs["b_weight"] == pytest.approx(3 - dot / (b @ b), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_grad_norm_steps_along_the_weighted_sum_and_moves_the_weights(start):
     (a, b, added), _ = start
     model = make_model(make_experts())

@@ -15,7 +15,12 @@ if keras.backend.backend() == "tensorflow":
 each_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
 
 
-@pytest.fixture(scope="module", params=METHODS, ids=lambda method: type(method).__name__)
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in METHODS[1:]]
+
+
+@pytest.fixture(
+    scope="module", params=[METHODS[0], *SLOW], ids=lambda method: type(method).__name__
+)
 def fitted(request):
     model = make_model(b=0.5)
     model.compile(keras.optimizers.SGD(0.02), task_weighting=request.param)

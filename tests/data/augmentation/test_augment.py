@@ -112,6 +112,7 @@ def test_steps_without_a_row_of_the_task():
     assert read(data.augment(empty, {"a": shift_by_noise}))[0].shape == (0, 3)
 
 
+@pytest.mark.slow
 def test_trains_a_model_on_changed_images_and_generates_from_plain_ones():
     from keras_multimodel import MultiModel, Task, layers
 

@@ -40,6 +40,7 @@ def uncut():
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(sorted(ARGUMENTS)), st.integers(0, 3), st.integers(0, 6))
 def test_any_step_of_any_epoch_can_be_next(uncut, case, epoch, step):

@@ -43,6 +43,7 @@ def reference_ids(vocabulary, words):
     return [*ids, 1]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text("Savethfilpn.,'Z", min_size=1, max_size=9), max_size=6))
 def test_ids_are_the_longest_matches(text, words):
@@ -130,6 +131,7 @@ def test_a_global_seed_leaves_the_vocabulary_alone(text):
     assert others.decode(others("wxyz")) == "wxyz"
 
 
+@pytest.mark.slow
 def test_saved_with_the_model_and_loaded_in_a_fresh_process(text, tmp_path):
     net = layers.TextModality(text.vocabulary_size, 8, preprocessor=text)
     small = {"num_encoder_blocks": 1, "num_mixer_blocks": 1, "num_decoder_blocks": 1, "moe": None}

@@ -79,6 +79,7 @@ def test_directions_and_captions_are_those_of_the_rows():
     assert len(captions) > EXAMPLES
 
 
+@pytest.mark.slow
 def test_fit_trains_on_all_four():
     by_name = tasks()
     encoded = {

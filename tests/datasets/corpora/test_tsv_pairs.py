@@ -12,6 +12,7 @@ def rows(dataset):
     ]
 
 
+@pytest.mark.slow
 def test_shipped_pairs_written_and_read_back(tmp_path):
     shipped = list(datasets.load("en_fr").as_numpy_iterator())
     path = tmp_path / "pairs.tsv"

@@ -41,6 +41,7 @@ def test_every_expert_kernel_is_spread_and_nothing_else(results):
     assert sum("expert_kernel" in path for path in sharded) == 5 + 2 + 8
 
 
+@pytest.mark.slow
 def test_so_is_what_the_optimizer_keeps_for_them(results):
     kept = [path for path in kinds(results["sharded"]) if "momentum" in path]
     assert len(kept) == 4 and all("expert_kernel" in path for path in kept)  # of two layers
