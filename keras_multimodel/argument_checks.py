@@ -111,6 +111,21 @@ def share(argument: str, value: Any) -> float:
     return value
 
 
+def inner_share(argument: str, value: Any) -> float:
+    """Returns a number between 0 and 1, such as the share of a data set that is set aside.
+
+    Args:
+        argument: name of the argument, for the message.
+        value: what was received.
+
+    Raises:
+        ValueError: `value` is not a number between 0 and 1, or is one of them.
+    """
+    if not _is_number(value) or not 0 < value < 1:
+        raise ValueError(f"`{argument}` must be between 0 and 1. Received: {argument}={value!r}")
+    return value
+
+
 def one_of(argument: str, value: Any, choices: Collection) -> Any:
     """Returns one of `choices`.
 

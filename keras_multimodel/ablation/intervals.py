@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from keras_multimodel.argument_checks import not_negative, positive, positive_int
+from keras_multimodel.argument_checks import inner_share, not_negative, positive, positive_int
 
 # Few looks: each one costs a share of the error that is allowed.
 LOOKS = (3, 5, 8, 12, 20)
@@ -79,7 +79,7 @@ def paired_difference(
         >>> found.mean, round(found.low, 2), round(found.high, 2), found.verdict
         (2.0, -0.48, 4.48, 'cannot tell')
     """
-    _between("confidence", confidence)
+    inner_share("confidence", confidence)
     values, reference = np.asarray(values, "float64"), np.asarray(reference, "float64")
     if values.ndim != 1 or not values.size or values.shape != reference.shape:
         raise ValueError(
@@ -123,8 +123,8 @@ def seeds_needed(
     """
     not_negative("deviation", deviation)
     positive("difference", abs(difference))
-    _between("confidence", confidence)
-    _between("power", power)
+    inner_share("confidence", confidence)
+    inner_share("power", power)
     effect = abs(difference) / max(deviation, 1e-300)
     for count in range(2, positive_int("most", most) + 1):
         critical = stats.t.ppf((1 + confidence) / 2, count - 1)
@@ -173,7 +173,7 @@ def decide(
         bound, which needs no simulation and is exact for few seeds.
     """
     not_negative("margin", margin)
-    _between("confidence", confidence)
+    inner_share("confidence", confidence)
     looks = [positive_int("looks", look, minimum=2) for look in looks]
     if not looks or sorted(set(looks)) != looks:
         raise ValueError(f"`looks` must be ascending and not empty. Received: looks={looks}")
@@ -186,8 +186,3 @@ def decide(
         if verdict != "cannot tell":
             break
     return Decision(verdict, found, tuple(looks[:number]))
-
-
-def _between(argument, value):
-    if not 0 < value < 1:
-        raise ValueError(f"`{argument}` must be between 0 and 1. Received: {argument}={value!r}")

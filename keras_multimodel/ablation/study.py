@@ -56,7 +56,9 @@ class Study:
             state, such as that of `kmm.callbacks.Resume`, until the run has ended; it is None if
             the study has no folder.
         match: `"parameters"`, `"active_parameters"` or `"multiplications"`: the `width` of every
-            other variant is changed until it has as many as the reference, within 2 %.
+            other variant is changed until it has as many as the reference, within 2 %. Widths that
+            `build` refuses are passed over. A small model, or one whose width must be a multiple
+            of many heads, may have no width that is near enough.
         width: name of the integer argument of `build` that `match` changes.
         folder: where to keep the runs; None for nowhere.
         version: any JSON value that is part of the hash. Change it when something changes that the
@@ -242,7 +244,11 @@ class Study:
                 return model.count_params()
             return getattr(self._cost(model), match)
 
-        self.variants[name][self.width] = match_width(start, target, measure)
+        try:
+            self.variants[name][self.width] = match_width(start, target, measure)
+        except ValueError as error:
+            reason = f" ({error.__cause__})" if error.__cause__ else ""
+            raise ValueError(f"Variant {name!r}: {error}{reason}") from error
 
     def _default_width(self):
         given = self.variants[self.reference].get(self.width)

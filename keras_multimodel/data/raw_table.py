@@ -23,6 +23,12 @@ class RawTable(NamedTuple):
     problems: list[str]
     folder: Path
 
+    def take(self, rows: list[int]) -> "RawTable":
+        """Returns the table of some rows."""
+        values = {name: [column[i] for i in rows] for name, column in self.values.items()}
+        places, problems = ([each[i] for i in rows] for each in (self.places, self.problems))
+        return RawTable(values, places, problems, self.folder)
+
 
 def read_table(source: Any, folder: str | Path | None = None) -> RawTable:
     """Reads a table without looking at its cells; see `table`."""

@@ -2,10 +2,11 @@
 
 import tensorflow as tf
 
-from keras_multimodel.argument_checks import integer
-from keras_multimodel.data.checks import check_examples
+from keras_multimodel.argument_checks import inner_share, integer
+from keras_multimodel.data.checks import TARGETS_OF, check_encoded, check_examples, is_target
 
 _BUCKETS = 1 << 30
+_BESIDE = ("source", "problem")  # what readers say of an example
 
 
 def split(
@@ -19,7 +20,8 @@ def split(
     each of them reads all of `dataset`.
 
     Args:
-        dataset: a data set of dicts with `inputs` and `targets`, raw or encoded.
+        dataset: a data set of dicts with `inputs` and `targets`, raw or encoded, or of the rows
+            that `rows_to_tasks` returns. `Table.split` splits a table before it is encoded.
         test: share of the examples that go to the second data set, between 0 and 1.
         seed: another seed, another split. To get three parts, split the first one again with
             another seed.
@@ -38,14 +40,18 @@ def split(
     train, test = kmm.data.split(digits, test=0.2, seed=1)
     ```
     """
-    check_examples("dataset", dataset, optional=("source", "problem"))
-    if isinstance(test, bool) or not isinstance(test, int | float) or not 0 < test < 1:
-        raise ValueError(f"`test` must be between 0 and 1. Received: test={test!r}")
+    spec = getattr(dataset, "element_spec", None)
+    if isinstance(spec, dict) and ("given" in spec or any(TARGETS_OF in key for key in spec)):
+        check_encoded("dataset", dataset)
+    else:
+        check_examples("dataset", dataset, optional=_BESIDE)
+    inner_share("test", test)
     key = [integer("seed", seed) % (1 << 63), 0]
     limit = round(test * _BUCKETS)
 
     def is_test(example):
-        parts = [tf.io.serialize_tensor(part) for part in tf.nest.flatten(example["inputs"])]
+        inputs = [v for k, v in example.items() if not is_target(k) and k not in _BESIDE]
+        parts = [tf.io.serialize_tensor(part) for part in tf.nest.flatten(inputs)]
         bucket = tf.strings.to_hash_bucket_strong(tf.strings.join(parts), _BUCKETS, key)
         return bucket < limit
 

@@ -1,5 +1,6 @@
 """Tables as people have them: rows of several kinds of columns, with gaps."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_multimodel.argument_checks import name_list, one_of
+from keras_multimodel.argument_checks import inner_share, integer, name_list, one_of
 from keras_multimodel.data.encoding.bad_examples import BadExamples
 from keras_multimodel.data.encoding.encode import encode
 from keras_multimodel.data.preprocessing.audio import AudioPreprocessor
@@ -20,6 +21,7 @@ from keras_multimodel.data.preprocessing.images import ImagePreprocessor
 from keras_multimodel.data.preprocessing.numbers import NumberPreprocessor, SeriesPreprocessor
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
 from keras_multimodel.data.preprocessing.text import train_text_preprocessor
+from keras_multimodel.data.preprocessing.text_of import text_of
 from keras_multimodel.data.raw_table import RawTable, read_table
 from keras_multimodel.gaps import is_gap
 from keras_multimodel.regular_files import read_regular
@@ -85,11 +87,56 @@ class Table:
             elif kind == "series":
                 found[column] = SeriesPreprocessor.fit(known, column in logarithm)
             elif kind == "category":
-                found[column] = CategoryPreprocessor(sorted(set(known)))
+                found[column] = CategoryPreprocessor(sorted(set(known)), numbers_are_names=True)
             else:
                 names = {name.strip() for cell in known for name in cell.split(_SEPARATOR)}
                 found[column] = LabelsPreprocessor(sorted(names - {""}), _SEPARATOR)
         return found
+
+    def split(
+        self, test: float = 0.1, seed: int = 0, by: str | Sequence[str] = ()
+    ) -> tuple["Table", "Table"]:
+        """Splits the rows into two tables, for training and for testing.
+
+        As for `kmm.data.split`, what is in a row decides where it goes: equal rows stay together.
+
+        Args:
+            test: share of the rows that go to the second table on average, between 0 and 1.
+            seed: another seed, another split.
+            by: the columns that decide, such as that of a customer, whose rows are to stay
+                together; by default all that have a kind.
+
+        Raises:
+            ValueError: `test` is not between 0 and 1, `by` is no column, or no row is left on one
+                of the sides.
+
+        Example:
+
+        ```python
+        shop = {"title": ["red hat", "a shoe", "hat"], "price": [9.0, None, 8.0]}
+        rows = kmm.data.table(shop, {"title": "text", "price": "number"})
+        train, test = rows.split(0.5)
+        print(len(train), len(test))
+        ```
+        """
+        limit = inner_share("test", test) * 2**64
+        key = repr(integer("seed", seed)).encode()
+        columns = name_list("by", by) or list(self.columns)
+        unknown = [name for name in columns if name not in self.raw.values]
+        if unknown:
+            expected = f"`by` must be columns of the table, of {list(self.raw.values)}"
+            raise ValueError(f"{expected}. Received: {unknown[0]!r}")
+        sides: tuple[list[int], list[int]] = ([], [])
+        for i in range(len(self)):
+            row = hashlib.blake2b(key, digest_size=8)
+            for column in columns:
+                row.update(_bytes(self.raw.values[column][i]) + b"\0")
+            sides[int.from_bytes(row.digest(), "big") < limit].append(i)
+        if not all(sides):
+            expected = "`test` must leave rows on both sides"
+            raise ValueError(f"{expected}. Received: test={test!r} of {len(self)} rows")
+        train, held_out = (Table(self.raw.take(rows), self.columns) for rows in sides)
+        return train, held_out
 
     def dataset(self, inputs: str | Sequence[str], targets: str | Sequence[str]) -> tf.data.Dataset:
         """Returns the rows that have one of the targets as raw examples.
@@ -303,6 +350,11 @@ def _content(raw, folder):
     return tf.io.encode_png(pixels if pixels.ndim == 3 else pixels[..., None]).numpy()
 
 
+def _bytes(raw):
+    """Returns a cell as bytes, equal for equal cells."""
+    return raw.tobytes() if isinstance(raw, np.ndarray) else repr(raw).encode()
+
+
 def _number(raw):
     number = np.float64(raw)
     if np.isinf(number):
@@ -310,20 +362,10 @@ def _number(raw):
     return number
 
 
-def _text(raw):
-    if isinstance(raw, bytes):
-        return raw.decode("utf-8")
-    if isinstance(raw, list | tuple | dict | set | np.ndarray):
-        raise ValueError(f"it is a {type(raw).__name__}")
-    # 3.0 is how a column of integers with gaps reads.
-    is_float = isinstance(raw, float | np.floating)
-    return str(int(raw)) if is_float and float(raw).is_integer() else str(raw)
-
-
 def _labels(raw):
     if isinstance(raw, str | bytes):
-        return _text(raw)
-    return _SEPARATOR.join(map(_text, raw))
+        return text_of(raw)
+    return _SEPARATOR.join(map(text_of, raw))
 
 
 def _series(raw):
@@ -348,8 +390,8 @@ def _short(raw):
 
 _STRINGS = ("image", "audio", "text", "category", "labels")
 _CONVERSIONS: dict[str, Callable] = {
-    "text": _text,
-    "category": _text,
+    "text": text_of,
+    "category": text_of,
     "number": _number,
     "series": _series,
     "labels": _labels,

@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.data.encoding.encode import encode
 from keras_multimodel.data.mixing.mix import batch
@@ -32,7 +34,9 @@ def evaluate(
 
     Args:
         model: a trained `MultiModel` whose nets have preprocessors.
-        data: task -> `tf.data.Dataset` of raw examples, dicts with `"inputs"` and `"targets"`.
+        data: task -> `tf.data.Dataset` of raw examples, dicts with `"inputs"` and `"targets"`; or
+            of rows, as `kmm.data.Table.dataset` returns them, of which those count that have the
+            target of the task.
         sampler: as for `generate`.
         batch_size: examples at a time.
 
@@ -40,7 +44,8 @@ def evaluate(
         Task -> measure -> value. BLEU and chrF are from 0 to 100, all others are shares.
 
     Raises:
-        ValueError: a key of `data` is no task of the model, or a data set is empty.
+        ValueError: a key of `data` is no task of the model, a data set is empty, or rows have
+            several targets and none of the task's name.
         ModuleNotFoundError: sacrebleu or jiwer is not installed; `keras-multimodel[evaluation]`
             has both.
 
@@ -58,6 +63,7 @@ def evaluate(
         raise ValueError(
             f"`data` must have keys among {list(model.tasks)}. Received: data.keys()={list(data)}"
         )
+    data = {name: _of_task(name, raw) for name, raw in data.items()}
     return {
         name: {
             **_scores(model, name, raw, batch_size),
@@ -65,6 +71,25 @@ def evaluate(
         }
         for name, raw in data.items()
     }
+
+
+def _of_task(name, raw):
+    """Returns raw examples with one target: of rows, those that have the target of the task."""
+    targets = raw.element_spec["targets"] if isinstance(raw.element_spec, dict) else None
+    if not isinstance(targets, dict):
+        return raw
+    column = name if name in targets or len(targets) > 1 else next(iter(targets))
+    if column not in targets:
+        raise ValueError(
+            f"`data` must have a target {name!r} for the task of this name. "
+            f"Received: targets={list(targets)}"
+        )
+
+    def is_there(row):
+        target = row["targets"]
+        return target != "" if target.dtype == tf.string else not tf.math.is_nan(target)
+
+    return raw.map(lambda row: {**row, "targets": row["targets"][column]}).filter(is_there)
 
 
 def _scores(model, name, raw, batch_size):

@@ -114,6 +114,8 @@ def building_from_config(
         raise
     except Exception as error:  # whatever a layer raises for an argument that is none of its own
         expected = "`config` must be what `get_config` returned"
+        if "Could not locate" in str(error):
+            expected = "`config` must name known classes: import those of your own before loading"
         received = f"a config that raised {type(error).__name__}: {_shown(error)}"
         raise ValueError(f"{expected}. Received: {received}") from error
     finally:

@@ -108,3 +108,15 @@ def test_a_width_without_effect_is_refused():
     with pytest.raises(ValueError, match=r"`width` must change .* Received: 50 for .*\[8, "):
         match_width(8, 100.0, lambda width: 50.0)
     assert match_width(8, 100.0, lambda width: 10.0 * (width // 4)) // 4 == 10  # in steps
+
+
+def test_widths_that_are_refused_are_passed_over():
+    def of_heads(width):
+        if width % 8:
+            raise ValueError(f"8 heads, width {width}")
+        return 10.0 * width
+
+    assert match_width(30, 640.0, of_heads) == 64
+    with pytest.raises(ValueError, match=r"let it scale.*\{32: 320.0, 40: 400.0\}") as error:
+        match_width(30, 360.0, of_heads)
+    assert "8 heads, width" in str(error.value.__cause__)

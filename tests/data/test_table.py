@@ -382,3 +382,64 @@ def test_lengths_budgets_and_reports_of_rows():
     assert keras.tree.flatten(kmm.data.report({"price": data}, progress=False).rows())
     with pytest.raises(ValueError, match="must have the keys 'given', 'size', 'targets', 'title'"):
         kmm.data.mix({"price": data}, 2, lengths={"price": {"inputs": [4]}})
+
+
+def test_numbers_and_truth_values_are_names_of_classes():
+    """As in the table, so in `generate`: 2 is the class "2", and not the class of number 2."""
+    shop = {"size": [1, 2.0, 3, NAN], "new": [True, False, None, np.True_], "price": [1, 2, 3, 4]}
+    rows = kmm.data.table(shop, {"size": "category", "new": "category", "price": "number"})
+    found = rows.preprocessors()
+    assert found["size"].names == ["1", "2", "3"] and found["new"].names == ["False", "True"]
+    for raw in (2, 2.0, "2", np.int64(2), tf.constant(2), np.float32(2)):
+        assert int(found["size"](raw)) == 1, raw
+    for raw in (True, np.True_, "True", tf.constant(True)):
+        assert int(found["new"](raw)) == 1, raw
+    copy = kmm.data.CategoryPreprocessor.from_config(found["size"].get_config())
+    assert int(copy(3)) == 2 and copy.decode(2) == "3"
+    for wrong in (0, 2.5, [1, 2]):
+        with pytest.raises(ValueError, match="`raw` must be"):
+            copy(wrong)
+    plain = kmm.data.CategoryPreprocessor(["1", "2", "3"])
+    assert int(plain(2)) == 2 and set(plain.get_config()) == {"names"}
+
+
+def test_a_table_is_split_by_what_is_in_its_rows():
+    shop = {"who": [i // 3 for i in range(600)], "n": list(range(600)), "note": ["x"] * 600}
+    rows = kmm.data.table(shop, {"n": "number", "note": "text"})
+    parts = rows.split(0.3, seed=1)
+    numbers = [part.raw.values["n"] for part in parts]
+    assert sorted(sum(numbers, [])) == shop["n"] and all(n == sorted(n) for n in numbers)
+    # Of 600 draws the share is 5 standard deviations off at most.
+    assert abs(len(parts[1]) / 600 - 0.3) < 5 * (0.3 * 0.7 / 600) ** 0.5
+    assert parts[1].raw.places[0] == f"row {numbers[1][0]}" and len(parts[0]) == len(numbers[0])
+    assert [*parts[0].preprocessors()] == ["n", "note"]
+    more = {name: [*values, *values] for name, values in shop.items()}
+    again = kmm.data.table(more, rows.columns).split(0.3, seed=1)[1].raw.values["n"]
+    assert again == 2 * numbers[1]
+    assert rows.split(0.3, seed=2)[1].raw.values["n"] != numbers[1]
+    sides = [set(part.raw.values["who"]) for part in rows.split(0.3, by="who")]
+    assert all(sides) and not sides[0] & sides[1]
+    for message, arguments in {
+        "`test` must be between 0 and 1. Received: test=1": {"test": 1},
+        "`seed` must be an integer.*0.5": {"seed": 0.5},
+        "`by` must be columns of the table.*Received: 'whom'": {"by": "whom"},
+        "`test` must leave rows on both sides. .*600 rows": {"by": "note"},
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            rows.split(**arguments)
+
+
+def test_encoded_rows_are_split_as_well():
+    shop = {"n": list(range(40)), "title": [f"hat {i % 20}" for i in range(40)]}
+    rows = kmm.data.table(shop, {"n": "number", "title": "text"})
+    found = rows.preprocessors()
+    title = TextModality(found["title"].vocabulary_size, WIDTH, preprocessor=found["title"])
+    task = kmm.Task("n", {"title": title}, NumberModality(WIDTH, preprocessor=found["n"]))
+    parts = kmm.data.split(kmm.data.rows_to_tasks(rows, task)["n"], 0.5)
+    numbers = [
+        {round(float(found["n"].decode(row["targets"]))) for row in part.as_numpy_iterator()}
+        for part in parts
+    ]
+    assert numbers[0] | numbers[1] == {*range(40)} and all(numbers)
+    titles = [{n % 20 for n in side} for side in numbers]  # equal titles stay together
+    assert not titles[0] & titles[1]

@@ -148,3 +148,35 @@ def test_evaluate_measures_each_task_by_its_kind(model):
 def test_evaluate_refuses_an_unknown_task(model):
     with pytest.raises(ValueError, match=r"`data` must have keys among \['copy'.*'other'"):
         evaluate(model, {"other": dataset(["one"], ["one"])})
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_evaluate_reads_rows_that_have_the_target():
+    """The measures are those of the same rows, encoded by `rows_to_tasks`."""
+    shop = {
+        "title": ["hat", "shoe", "red hat", "old shoe", "coat"],
+        "kind": ["hat", "shoe", "hat", "", None],
+        "price": [9.0, float("nan"), 7.0, 8.0, None],
+    }
+    rows = kmm.data.table(shop, {"title": "text", "kind": "category", "price": "number"})
+    found = rows.preprocessors()
+    title = kmm.layers.TextModality(found["title"].vocabulary_size, 8, preprocessor=found["title"])
+    kind = kmm.layers.CategoryModality(2, 8, preprocessor=found["kind"])
+    price = kmm.layers.NumberModality(8, preprocessor=found["price"])
+    tasks = [
+        kmm.Task(name, {"title": title}, net) for name, net in (("kind", kind), ("price", price))
+    ]
+    blocks = {"conv_block": None, "moe": None, "num_encoder_blocks": 0, "num_decoder_blocks": 1}
+    model = kmm.MultiModel(tasks, 8, num_mixer_blocks=0, **blocks)
+    both = rows.dataset("title", ["kind", "price"])
+    measured = evaluate(model, {"kind": rows.dataset("title", "kind"), "price": both})
+    for task in tasks:
+        single = model.task_model(task.name)
+        single.compile()
+        encoded = kmm.data.rows_to_tasks(rows, task)[task.name]
+        logs = single.evaluate(kmm.data.batch(encoded, task.name, 8), verbose=0, return_dict=True)
+        assert measured[task.name]
+        for name, value in measured[task.name].items():
+            assert value == pytest.approx(logs[name], rel=1e-5), name
+    with pytest.raises(ValueError, match=r"target 'kind' for the task .*\['title', 'price'\]"):
+        evaluate(model, {"kind": rows.dataset("title", ["title", "price"])})

@@ -15,8 +15,6 @@ from tests.models.small_models import (
     numpy_outputs,
 )
 
-ROUTERS = ["noisy_top_k", "bias_balanced"]
-
 
 def trained(router="noisy_top_k", tasks=("copy", "topic")):
     moe = MoELayer(HIDDEN_DIM, num_experts=4, top_k=2, router=router)

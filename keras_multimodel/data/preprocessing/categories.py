@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_multimodel.data.encoding.bad_examples import require
 from keras_multimodel.data.preprocessing.graph_forms import MappedForm
 from keras_multimodel.data.preprocessing.preprocessor import Preprocessor
+from keras_multimodel.data.preprocessing.text_of import text_of
 from keras_multimodel.typing import Tensor
 
 
@@ -19,6 +20,8 @@ class CategoryPreprocessor(Preprocessor):
 
     Args:
         names: the names of the classes, in the order of their numbers.
+        numbers_are_names: whether a number or a bool is a name, as in a column of a table that
+            holds 3, 5 and 7, or True and False. By default a number is that of a class.
 
     Call arguments:
         raw: the number of a class or its name.
@@ -41,15 +44,18 @@ class CategoryPreprocessor(Preprocessor):
 
     vocabulary_argument = "names"
 
-    def __init__(self, names: Iterable[str]):
+    def __init__(self, names: Iterable[str], numbers_are_names: bool = False):
         # Numbers may be names, as in `range(10)`. A string is one name, and not its letters.
         names = [names] if isinstance(names, str) else [str(name) for name in names]
         if not names or len(set(names)) < len(names):
             expected = "`names` must hold at least one name, and none twice"
             raise ValueError(f"{expected}. Received: names={names}")
         self.names = names
+        self.numbers_are_names = bool(numbers_are_names)
 
     def __call__(self, raw: Any) -> tf.Tensor:
+        if self.numbers_are_names:
+            raw = _as_name(raw)
         if not tf.is_tensor(raw):
             raw = tf.convert_to_tensor(raw)
         if raw.shape.rank not in (0, None) or not (raw.dtype.is_integer or raw.dtype == tf.string):
@@ -88,7 +94,18 @@ class CategoryPreprocessor(Preprocessor):
         return MappedForm(self, tf.TensorSpec((), tf.string), (), "int32", write=write)
 
     def get_config(self) -> dict:
-        return {"names": self.names}
+        # Left out where it is not used: the hashes of studies and presets hold configs.
+        more = {"numbers_are_names": True} if self.numbers_are_names else {}
+        return {"names": self.names, **more}
+
+
+def _as_name(raw):
+    """Returns the text of a number or bool; of a tensor in a graph, of integers and bools only."""
+    if not tf.is_tensor(raw):
+        return text_of(raw) if np.ndim(raw) == 0 else raw
+    if raw.dtype == tf.bool:
+        return tf.where(raw, "True", "False")
+    return tf.strings.as_string(raw) if raw.dtype.is_integer else raw
 
 
 def _plain(raw):

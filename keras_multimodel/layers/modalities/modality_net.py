@@ -143,7 +143,14 @@ class ModalityNet(CompositeLayer):
         Args:
             outputs: what `decode` returns: here, logits of classes or of ids at each position.
             targets: a batch of targets; a gap in them counts nothing.
+
+        Raises:
+            ValueError: targets are no ids or classes, and the net does not override this method.
         """
+        if "int" not in keras.backend.standardize_dtype(targets.dtype):
+            name = type(self).__name__
+            expected = f"`{name}.log_probability` must be defined: what it writes are no ids"
+            raise ValueError(f"{expected}. Received: targets of dtype {self.example_dtype}")
         scores = ops.log_softmax(ops.cast(outputs, "float32"), axis=-1)
         scores = ops.take_along_axis(scores, targets[..., None], axis=-1)[..., 0]
         if not self.autoregressive:

@@ -104,3 +104,10 @@ def test_text_and_classes_are_ids():
     with pytest.raises(ValueError, match=r"`y\['mine'\]` must hold ids from 0 to 3. Received: 4"):
         targets = {"mine": Task("mine", Levels(4, "size", "float32"), CategoryModality(4, 4))}
         check_values(targets, {"mine": {"inputs": np.zeros((1, 2, 4))}}, {"mine": np.array([4])})
+
+
+def test_a_net_of_other_values_defines_what_score_computes():
+    outputs, targets = np.ones((2, 4), "float32"), np.zeros((2, 4), "float32")
+    message = "`Doubling.log_probability` must be defined: .* dtype float32"
+    with pytest.raises(ValueError, match=message):
+        Doubling(4).log_probability(outputs, keras.ops.convert_to_tensor(targets))
