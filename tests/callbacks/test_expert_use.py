@@ -151,6 +151,7 @@ def test_shows_nothing_before_the_first_measurement():
     assert use.latest == {} and use.shares == {}
 
 
+@pytest.mark.slow
 def test_warns_once_of_dying_experts_and_neither_too_early_nor_above_the_threshold(watched):
     """One of the three callbacks warns, of each layer."""
     assert len(watched.messages) == 2

@@ -162,6 +162,7 @@ def test_adapters_survive(way, quantized, model, tmp_path):
         np.testing.assert_array_equal(np.array(one), np.array(two))
 
 
+@pytest.mark.slow
 def test_models_that_share_layers_share_adapters(model):
     single = model.task_model("copy")
     single.generate("copy", IDS, max_length=3)  # compiled without adapters
@@ -181,6 +182,7 @@ def test_a_model_with_adapters_must_be_compiled_again(model):
         model.fit(*make_batch(model.tasks.values(), (4, 3)), verbose=0)
 
 
+@pytest.mark.slow
 def test_integers_are_as_good_as_the_floats_up_to_rounding(plain, model, tmp_path):
     model.quantize("int8")
     floats = {w.path.split("/")[-1] for w in model.weights if str(w.dtype) != "int8"}
@@ -228,6 +230,7 @@ def test_adapters_of_integers_can_be_merged(model):
         assert np.abs(after - before[name]).max() < 0.2 * np.abs(before[name]).max()
 
 
+@pytest.mark.slow
 def test_half_precision():
     with_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")

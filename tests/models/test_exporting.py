@@ -113,6 +113,7 @@ def test_raw_inputs_give_the_outputs_of_generate(model, raw_exports, name):
         assert raw_exports[name]["ended"].tolist() == model.generate(name, RAW[name]).ended
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_rows_with_parts_give_the_outputs_of_generate(row_model, raw_exports):
     trees = [tree.decode() for tree in raw_exports["bäume"]["outputs"].tolist()]
@@ -144,6 +145,7 @@ def test_arrays_give_the_logits_of_the_model(model, array_exports, form, name):
         np.testing.assert_array_equal(found["prediction"], wanted.argmax(-1))
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_what_is_beside_the_model(model, array_exports, raw_exports, folder):
     about = {
@@ -165,6 +167,7 @@ def test_what_is_beside_the_model(model, array_exports, raw_exports, folder):
         assert (folder / "text_litert" / f"{side}.spm").read_bytes() == proto
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_what_makes_the_arrays_is_beside_the_model(row_model, raw_exports, folder):
     about = json.loads((folder / "bäume" / "export.json").read_text())
@@ -305,6 +308,7 @@ def test_the_server_takes_rows_and_arrays(
         load(folder / "text_litert")
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_the_server_answers(model, raw_exports, folder, monkeypatch):
     pytest.importorskip("fastapi", reason="the example of a server needs FastAPI and uvicorn")

@@ -47,6 +47,7 @@ def test_so_is_what_the_optimizer_keeps_for_them(results):
     assert len(kept) == 4 and all("expert_kernel" in path for path in kept)  # of two layers
 
 
+@pytest.mark.slow
 def test_outputs_gradients_and_training_are_those_of_one_device(results):
     names = [name for name in results["alone"] if not name.startswith("parts/")]
     assert any("/0" in name for name in names) and "model/loss" in names
