@@ -329,6 +329,31 @@ def rows_to_tasks(
     return found
 
 
+def with_one_target(task: str, raw: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns raw examples of one target: of rows, those that have the target of the task.
+
+    Args:
+        task: the name of the task, which is that of its target if the rows have several.
+        raw: raw examples, or rows as `Table.dataset` returns them.
+
+    Raises:
+        ValueError: the rows have several targets and none of this name.
+    """
+    targets = raw.element_spec["targets"] if isinstance(raw.element_spec, dict) else None
+    if not isinstance(targets, dict):
+        return raw
+    column = task if task in targets or len(targets) > 1 else next(iter(targets))
+    if column not in targets:
+        expected = f"`data` must have a target {task!r} for the task of this name"
+        raise ValueError(f"{expected}. Received: targets={list(targets)}")
+
+    def is_there(row):
+        target = row["targets"]
+        return target != "" if target.dtype == tf.string else not tf.math.is_nan(target)
+
+    return raw.map(_single(column)).filter(is_there)
+
+
 def _by_task(named) -> Callable:
     return lambda row: {**row, "targets": {t: row["targets"][c] for t, c in named.items()}}
 

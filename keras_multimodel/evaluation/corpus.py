@@ -5,13 +5,12 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from keras_multimodel.argument_checks import positive_int
 from keras_multimodel.data.encoding.encode import encode
 from keras_multimodel.data.mixing.mix import batch
 from keras_multimodel.data.preprocessing.audio import AudioPreprocessor
 from keras_multimodel.data.preprocessing.trees import TreePreprocessor, linearize
+from keras_multimodel.data.table import with_one_target
 
 
 def evaluate(
@@ -63,7 +62,7 @@ def evaluate(
         raise ValueError(
             f"`data` must have keys among {list(model.tasks)}. Received: data.keys()={list(data)}"
         )
-    data = {name: _of_task(name, raw) for name, raw in data.items()}
+    data = {name: with_one_target(name, raw) for name, raw in data.items()}
     return {
         name: {
             **_scores(model, name, raw, batch_size),
@@ -71,25 +70,6 @@ def evaluate(
         }
         for name, raw in data.items()
     }
-
-
-def _of_task(name, raw):
-    """Returns raw examples with one target: of rows, those that have the target of the task."""
-    targets = raw.element_spec["targets"] if isinstance(raw.element_spec, dict) else None
-    if not isinstance(targets, dict):
-        return raw
-    column = name if name in targets or len(targets) > 1 else next(iter(targets))
-    if column not in targets:
-        raise ValueError(
-            f"`data` must have a target {name!r} for the task of this name. "
-            f"Received: targets={list(targets)}"
-        )
-
-    def is_there(row):
-        target = row["targets"]
-        return target != "" if target.dtype == tf.string else not tf.math.is_nan(target)
-
-    return raw.map(lambda row: {**row, "targets": row["targets"][column]}).filter(is_there)
 
 
 def _scores(model, name, raw, batch_size):

@@ -8,6 +8,9 @@ import numpy as np
 def text_of(raw: Any) -> str:
     """Returns a text or a number as a text.
 
+    Args:
+        raw: a text, its bytes, a number or a bool.
+
     Raises:
         ValueError: it is neither, such as a list.
     """
