@@ -16,6 +16,7 @@ from keras_multimodel.visualization import plot_learning_curves
 
 _DISPLAYS = ("auto", "terminal", "lines", "notebook")
 _REFRESH = 0.5  # seconds between two updates of a notebook's line of progress
+_NEXT_LINE = 30.0  # seconds between two lines of progress in a file
 
 
 class TaskTable(keras.callbacks.ProgbarLogger):
@@ -25,7 +26,7 @@ class TaskTable(keras.callbacks.ProgbarLogger):
     tasks and their measures, in training and validation; `*` marks what is best so far. Below it,
     the balance of the experts: the least and the most tokens of an expert over its fair share. In a
     notebook, one table is updated, with learning curves. In a file or a pipe, an epoch is one line,
-    and the table comes at the end.
+    a long one has another every half minute, and the table comes at the end.
 
     It takes the place of Keras' own bar; without it, `fit` prints as always. `verbose=2` has an
     epoch printed as one line everywhere, and `verbose=0` nothing. The measures stay in `records`.
@@ -74,6 +75,7 @@ class TaskTable(keras.callbacks.ProgbarLogger):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None):
         self._start, self._epoch, self.seen = time.time(), epoch, 0
+        self._shown = self._start if self._where == "lines" else 0.0
         if self._where == "terminal":
             super().on_epoch_begin(epoch, logs)
 
@@ -82,9 +84,15 @@ class TaskTable(keras.callbacks.ProgbarLogger):
             super().on_train_batch_end(batch, _losses(logs))
             return
         self.seen = batch + 1
-        if self._notebook is not None and time.time() - self._shown > _REFRESH:
-            self._shown = time.time()
-            self._notebook.progress(self._line(self._epoch, _losses(logs)), self.seen, self.target)
+        since = time.time() - self._shown
+        if since <= (_NEXT_LINE if self._where == "lines" else _REFRESH):
+            return
+        self._shown = time.time()
+        line = self._line(self._epoch, _losses(logs))
+        if self._notebook is not None:
+            self._notebook.progress(line, self.seen, self.target)
+        elif self._where == "lines" and self.verbose:
+            print(line, flush=True)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None):
         logs = dict(logs or {})

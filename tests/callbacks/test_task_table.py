@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_multimodel as kmm
-from keras_multimodel.callbacks import TaskTable
+from keras_multimodel.callbacks import TaskTable, task_table
 from keras_multimodel.callbacks.task_records import TaskRecords
 from tests.models.small_models import build, make_batch, make_tasks
 
@@ -146,6 +146,12 @@ def model():
     return model
 
 
+@pytest.fixture(autouse=True)
+def no_lines_of_progress(monkeypatch):
+    """A slow machine may take half a minute for what is one line elsewhere."""
+    monkeypatch.setattr(task_table, "_NEXT_LINE", math.inf)
+
+
 @pytest.fixture(scope="module")
 def batch(model):
     return make_batch(model.tasks.values(), (3, 2))
@@ -180,6 +186,24 @@ def play(table, model, steps=4, epochs=2, verbose=1):
             table.on_train_batch_end(step, {name: v for name, v in logs.items() if "val" != name})
         table.on_epoch_end(epoch, logs)
     table.on_train_end()
+
+
+@pytest.mark.parametrize("verbose", [1, 0])
+def test_a_long_epoch_in_a_file_shows_where_it_is(model, capsys, monkeypatch, verbose):
+    now = types.SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(task_table, "time", types.SimpleNamespace(time=lambda: now.seconds))
+    monkeypatch.setattr(task_table, "_NEXT_LINE", 30.0)
+    table = TaskTable(display="lines")
+    table.set_params({"verbose": verbose, "epochs": 1, "steps": 4})
+    table.set_model(model)
+    table.on_train_begin()
+    table.on_epoch_begin(0)
+    for step in range(4):
+        now.seconds += 20
+        table.on_train_batch_end(step, {"loss": 3.0})
+    lines = capsys.readouterr().out.splitlines()
+    shown = [f"Epoch 1/1 - {step}/4 - {20 * step}s 20000ms/step - loss: 3.0000" for step in (2, 4)]
+    assert lines == (shown if verbose else [])
 
 
 @pytest.mark.parametrize("width", [80, 120])
