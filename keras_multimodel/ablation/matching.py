@@ -31,6 +31,8 @@ def match_width(width: int, target: float, measure: Callable[[int], float]) -> i
         near = _measure_near(width, below, above, measure, found, refused)
         if near is None:
             cause = list(refused.values())[-1] if refused else None
+            if cause is not None and not found:
+                raise cause
             raise _none_is_near(found, target, below, above) from cause
         width = near
         if abs(found[width] - target) <= TOLERANCE * target:

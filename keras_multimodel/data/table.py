@@ -376,8 +376,16 @@ def _content(raw, folder):
 
 
 def _bytes(raw):
-    """Returns a cell as bytes, equal for equal cells."""
-    return raw.tobytes() if isinstance(raw, np.ndarray) else repr(raw).encode()
+    """Returns a cell as bytes, equal for equal cells: 3 and 3.0, which a column with a gap has."""
+    if is_gap(raw):
+        return b""
+    if isinstance(raw, bytes):
+        return raw
+    if isinstance(raw, np.ndarray):
+        return raw.tobytes()
+    return (
+        repr(raw).encode() if isinstance(raw, list | tuple | dict | set) else text_of(raw).encode()
+    )
 
 
 def _number(raw):

@@ -120,3 +120,9 @@ def test_widths_that_are_refused_are_passed_over():
     with pytest.raises(ValueError, match=r"let it scale.*\{32: 320.0, 40: 400.0\}") as error:
         match_width(30, 360.0, of_heads)
     assert "8 heads, width" in str(error.value.__cause__)
+
+    def broken(width):
+        raise ValueError("never")
+
+    with pytest.raises(ValueError, match="never"):
+        match_width(30, 360.0, broken)
